@@ -1,0 +1,100 @@
+"""Kill a training run anywhere, start it again with the same command, and get the same weights, bit for bit.
+
+::
+
+    import holdfast
+
+    run = holdfast.Run("runs/digits", state={"model": model, "optimizer": optimizer})
+    for epoch in run.epochs(10):
+        for x, y in run.batches(loader):
+            ...
+
+Importing this package imports neither a framework nor anything else that is slow: every public name
+is fetched from its module when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.checkpoint import Checkpoint, checkpoints, latest
+    from holdfast.errors import (
+        AlreadyExistsError,
+        CorruptError,
+        DataOrderError,
+        ExactnessWarning,
+        HoldfastError,
+        HoldfastWarning,
+        MemoryLimitError,
+        MisfitError,
+        NotFoundError,
+        OwnershipError,
+        PlatformError,
+        SaveError,
+        StorageError,
+        UnsafeValueError,
+        UnsupportedFormatError,
+        UsageError,
+    )
+    from holdfast.format.values import register_codec
+    from holdfast.policies.keep import KeepLast
+    from holdfast.policies.save import AtEnd, Every, OnError, OnSignal
+    from holdfast.run import Run, Saver
+    from holdfast.types import Progress
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyExistsError",
+    "AtEnd",
+    "Checkpoint",
+    "CorruptError",
+    "DataOrderError",
+    "Every",
+    "ExactnessWarning",
+    "HoldfastError",
+    "HoldfastWarning",
+    "KeepLast",
+    "MemoryLimitError",
+    "MisfitError",
+    "NotFoundError",
+    "OnError",
+    "OnSignal",
+    "OwnershipError",
+    "PlatformError",
+    "Progress",
+    "Run",
+    "SaveError",
+    "Saver",
+    "StorageError",
+    "UnsafeValueError",
+    "UnsupportedFormatError",
+    "UsageError",
+    "checkpoints",
+    "latest",
+    "register_codec",
+]
+
+_HOMES = {
+    "holdfast.checkpoint": ("Checkpoint", "checkpoints", "latest"),
+    "holdfast.format.values": ("register_codec",),
+    "holdfast.policies.keep": ("KeepLast",),
+    "holdfast.policies.save": ("AtEnd", "Every", "OnError", "OnSignal"),
+    "holdfast.run": ("Run", "Saver"),
+    "holdfast.types": ("Progress",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF.get(name, "holdfast.errors")), name)
+    globals()[name] = value  # the next access does not come here again
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

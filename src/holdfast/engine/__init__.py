@@ -1,0 +1,1 @@
+"""How state becomes a checkpoint and back: plan, arena, snapshot, writer process, catalog, read."""

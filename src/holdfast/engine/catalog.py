@@ -1,0 +1,122 @@
+"""What a run folder holds: its committed checkpoints, and those that claim to be but are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, open_manifest
+from holdfast.format.names import CheckpointName
+from holdfast.storage.base import Storage
+from holdfast.storage.paths import MANIFEST_FILE
+from holdfast.types import FileRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A committed checkpoint: its manifest verified, its files there with the right sizes."""
+
+    name: str
+    manifest: Manifest
+    size: int
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Newest is highest. Never the modification time: copies and restores change it."""
+        return self.manifest.attempt, self.manifest.ordinal
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A directory with a checkpoint's name that does not hold one, and why."""
+
+    name: str
+    error: HoldfastError
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Committed checkpoints, oldest first, and broken ones."""
+
+    entries: tuple[Entry, ...]
+    broken: tuple[Broken, ...]
+
+
+@dataclass(slots=True)
+class Catalog:
+    """Lists checkpoints from the storage, which is the truth: correct after a restart, a move, a manual deletion.
+
+    Manifests are immutable, so each is read once per catalog; which ones are there is asked every time.
+    """
+
+    storage: Storage
+    _known: dict[str, Entry] = field(default_factory=dict)
+
+    def list(self) -> Listing:
+        """All checkpoints, oldest first. A folder that is not there raises `NotFoundError`."""
+        entries: list[Entry] = []
+        broken: list[Broken] = []
+        for name in self.storage.list():
+            if CheckpointName.parse(name) is None:
+                continue
+            try:
+                entries.append(self.entry(name))
+            except HoldfastError as error:
+                broken.append(Broken(name, error))
+        entries.sort(key=lambda entry: entry.order)
+        broken.sort(key=lambda one: CheckpointName.parse(one.name) or CheckpointName(0, 0, 0))
+        return Listing(tuple(entries), tuple(broken))
+
+    def entry(self, name: str) -> Entry:
+        """One checkpoint, opened and checked without reading its tensors.
+
+        Raises `NotFoundError`, `CorruptError` or `UnsupportedFormatError`.
+        """
+        files = self.storage.list_files(name)
+        if MANIFEST_FILE not in files:
+            raise CorruptError(
+                f"{name}: has no {MANIFEST_FILE}, so it was never committed. Delete it, or use another checkpoint."
+            )
+        known = self._known.get(name)
+        if known is None:
+            data = self.storage.read(f"{name}/{MANIFEST_FILE}", limit=MANIFEST_LIMIT)
+            known = _open(name, data)
+        _check_sizes(name, files, known.manifest)
+        self._known[name] = known
+        return known
+
+
+def _open(name: str, data: bytes) -> Entry:
+    manifest = open_manifest(data, where=name)
+    wanted = CheckpointName.parse(name)
+    found = CheckpointName(manifest.progress.step, manifest.attempt, manifest.ordinal)
+    if wanted is not None and found != wanted:
+        raise CorruptError(f"{name}: its manifest belongs to {found}. Someone renamed it; rename it back.")
+    size = len(data) + sum(record.size for record in shard_files(manifest).values())
+    return Entry(name, manifest, size)
+
+
+def shard_files(manifest: Manifest) -> dict[str, FileRecord]:
+    """The shards of all parts by file name."""
+    return {file: record for part in manifest.parts for file, record in part.files.items()}
+
+
+def _check_sizes(name: str, files: dict[str, int], manifest: Manifest) -> None:
+    for file, record in shard_files(manifest).items():
+        size = files.get(file)
+        if size is None:
+            raise CorruptError(f"{name}/{file}: is missing. Use another checkpoint, or restore the file from a copy.")
+        if size != record.size:
+            raise CorruptError(
+                f"{name}/{file}: has {size:,} bytes where {record.size:,} were committed. "
+                "Use another checkpoint, or restore the file from a copy."
+            )
+
+
+def named(storage: Storage, name: str) -> Entry:
+    """The checkpoint ``name``, or `NotFoundError` with the names there are."""
+    catalog = Catalog(storage)
+    names = [known for known in storage.list() if CheckpointName.parse(known) is not None]
+    if name not in names:
+        raise NotFoundError(f"{storage.url}: has no checkpoint {name!r}. It has: {', '.join(sorted(names)) or 'none'}.")
+    return catalog.entry(name)

@@ -1,0 +1,107 @@
+"""What trainer and writer process say to each other: one JSON datagram per message, requests in the arena."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import msgspec
+
+from holdfast.format.manifest import Manifest
+
+LARGEST_MESSAGE = 64 << 10
+"""Bytes. Whatever can grow with the state (a manifest) travels in the arena, because datagrams are bounded."""
+
+
+class ShardRequest(msgspec.Struct, frozen=True):
+    """``size`` bytes at ``offset`` of the arena that become ``file``; whole blocks follow up to ``padded_size``."""
+
+    file: str
+    offset: int
+    size: int
+    padded_size: int
+
+
+class SaveRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the writer needs to commit one snapshot. It lies in the arena behind the shards.
+
+    ``manifest`` lacks only what depends on the bytes: file digests and its own.
+    ``delete`` names the checkpoints that may go once this one is committed.
+    """
+
+    name: str
+    shards: tuple[ShardRequest, ...]
+    manifest: Manifest
+    delete: tuple[str, ...] = ()
+
+
+class UseArena(msgspec.Struct, frozen=True, tag="arena"):
+    """Maps the descriptor that comes along; it replaces the arena before."""
+
+    size: int
+
+
+class Persist(msgspec.Struct, frozen=True, tag="persist"):
+    """Commits the snapshot whose `SaveRequest` lies at ``offset`` of the arena."""
+
+    ordinal: int
+    offset: int
+    length: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Ends the writer once everything before is done."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The writer holds its lock and watches its trainer."""
+
+    pid: int
+
+
+class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
+    """The checkpoint is durable. ``notes`` tells what went wrong on the way without harm."""
+
+    ordinal: int
+    name: str
+    digest: str
+    size: int
+    seconds: float
+    deleted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The save failed as a whole; nothing of it is left, and nothing else was touched."""
+
+    ordinal: int
+    name: str
+    message: str
+    notes: tuple[str, ...] = ()
+
+
+ToWriter = UseArena | Persist | Stop
+ToTrainer = Ready | Committed | Failed
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets that keep message boundaries, so that no message is ever half there."""
+    kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
+    return socket.socketpair(socket.AF_UNIX, kind)
+
+
+def send(connection: socket.socket, message: ToWriter | ToTrainer, descriptors: tuple[int, ...] = ()) -> None:
+    socket.send_fds(connection, [msgspec.json.encode(message)], list(descriptors))
+
+
+def receive_by_writer(connection: socket.socket) -> tuple[ToWriter | None, list[int]]:
+    """The next message and the descriptors it carries, or None at the end of the connection."""
+    data, descriptors, _, _ = socket.recv_fds(connection, LARGEST_MESSAGE, 1)
+    message = msgspec.json.decode(data, type=ToWriter) if data else None
+    return message, list(descriptors)
+
+
+def receive_by_trainer(connection: socket.socket) -> ToTrainer | None:
+    """The next message, or None at the end of the connection. Raises BlockingIOError where there is none yet."""
+    data = connection.recv(LARGEST_MESSAGE)
+    return msgspec.json.decode(data, type=ToTrainer) if data else None

@@ -1,0 +1,141 @@
+"""The writer process: ``python -P -m holdfast.engine.writer FOLDER LOCK SOCKET TRAINER``.
+
+It takes snapshots out of the shared arena and commits them. It outlives its trainer: killed right after a
+snapshot was complete, the trainer's checkpoint is still committed. It watches the trainer by a descriptor of
+the process itself, never by the end of the socket: forked loader workers keep inherited sockets open for
+seconds after the trainer is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+
+import msgspec
+
+from holdfast.engine.messages import (
+    Committed,
+    Failed,
+    Persist,
+    Ready,
+    SaveRequest,
+    ToTrainer,
+    ToWriter,
+    UseArena,
+    receive_by_writer,
+    send,
+)
+from holdfast.engine.persist import persist
+from holdfast.storage.local import LocalStorage
+from holdfast.storage.locks import RecordLock
+
+_IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGPIPE")
+_LOCK_WAIT_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+
+class Trainer:
+    """The process that is served: alive or not."""
+
+    def __init__(self, descriptor: int, pid: int) -> None:
+        self.descriptor = descriptor if descriptor >= 0 else None
+        self._pid = pid
+
+    def alive(self) -> bool:
+        """A process descriptor turns readable when its process ends; without one, the parent changes."""
+        if self.descriptor is None:
+            return os.getppid() == self._pid
+        return not select.select([self.descriptor], [], [], 0)[0]
+
+
+class Writer:
+    """Serves one trainer: maps the arena it is given, commits what it is asked for, and answers."""
+
+    def __init__(self, folder: str, connection: socket.socket, trainer: Trainer) -> None:
+        self._storage = LocalStorage(folder)
+        self._connection = connection
+        self._trainer = trainer
+        self._arena: mmap.mmap | None = None
+
+    def serve(self) -> None:
+        """Works until it is told to stop, or the trainer is gone and all it had asked for is done."""
+        self._answer(Ready(os.getpid()))
+        while True:
+            message, descriptors = self._next()
+            if isinstance(message, UseArena):
+                self._map(descriptors[0], message.size)
+            elif isinstance(message, Persist):
+                self._answer(self._persist(message))
+            else:
+                return
+
+    def _next(self) -> tuple[ToWriter | None, list[int]]:
+        watched = [self._connection] if self._trainer.descriptor is None else [self._connection, self._trainer.descriptor]
+        while True:
+            readable, _, _ = select.select(watched, [], [], None if len(watched) == 2 else _POLL_SECONDS)
+            # Messages first: what a dying trainer has sent is to be done before its death counts.
+            if self._connection in readable:
+                return receive_by_writer(self._connection)
+            if not self._trainer.alive():
+                return None, []
+
+    def _map(self, descriptor: int, size: int) -> None:
+        if self._arena is not None:
+            self._arena.close()
+        self._arena = mmap.mmap(descriptor, size)
+        os.close(descriptor)
+
+    def _persist(self, message: Persist) -> Committed | Failed:
+        assert self._arena is not None, "an arena is sent before the first request"
+        with memoryview(self._arena) as arena:
+            data = bytes(arena[message.offset : message.offset + message.length])
+            request = msgspec.json.decode(data, type=SaveRequest)
+            return persist(self._storage, request, arena)
+
+    def _answer(self, message: ToTrainer) -> None:
+        """A trainer that is gone hears nothing; its checkpoint counts all the same."""
+        _log(str(message))
+        with contextlib.suppress(OSError):
+            send(self._connection, message)
+
+
+def _take_lock(path: str, trainer: Trainer) -> RecordLock:
+    """Holds the writer's lock, or exits: while another writer works on this folder, none may start."""
+    lock = RecordLock(path)
+    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+    while not lock.acquire():
+        if not trainer.alive() or time.monotonic() > deadline:
+            _log(f"no lock on {path}: held by {lock.holder()}")
+            raise SystemExit(1)
+        time.sleep(_POLL_SECONDS)
+    return lock
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} writer {os.getpid()}: {text}", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    for name in _IGNORED:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    folder, lock_path, connection, trainer_descriptor, trainer_pid = arguments
+    trainer = Trainer(int(trainer_descriptor), int(trainer_pid))
+    lock = _take_lock(lock_path, trainer)
+    try:
+        Writer(folder, socket.socket(fileno=int(connection)), trainer).serve()
+    except BaseException:
+        _log(traceback.format_exc())
+        raise
+    finally:
+        lock.release()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,213 @@
+"""The trainer's hold on its writer process: start it, notice its death, start another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from holdfast.engine.arena import Arena
+from holdfast.engine.messages import (
+    Committed,
+    Failed,
+    Persist,
+    Ready,
+    Stop,
+    ToWriter,
+    UseArena,
+    channel,
+    receive_by_trainer,
+    send,
+)
+from holdfast.errors import SaveError
+
+READY_SECONDS = 90.0
+"""How long the first save waits for a writer to hold its lock."""
+RESTARTS = 3
+"""How many writers may die over one snapshot before its save counts as failed."""
+
+Outcome = Committed | Failed
+
+
+class WriterHandle:
+    """Starts the writer for ``folder`` and speaks with it.
+
+    The writer is a subprocess that runs holdfast's own module in a session of its own, so that no signal meant for
+    the trainer's group reaches it. Its output goes to ``log``: a launcher that captures the trainer's output would
+    otherwise wait for the writer too.
+    """
+
+    def __init__(self, folder: Path, lock: Path, log: Path) -> None:
+        self._folder, self._lock, self._log = folder, lock, log
+        self._arena: Arena | None = None
+        self._request: Persist | None = None
+        self._deaths = 0
+        self._ready = False
+        self._log.parent.mkdir(exist_ok=True)
+        self._start()
+        _handles.add(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is still on its way out of the arena."""
+        return self._request is not None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def use(self, arena: Arena) -> None:
+        """Makes ``arena`` the one that later requests refer to."""
+        self._arena = arena
+        if self._ready:
+            self._tell(UseArena(arena.size), (arena.descriptor,))
+
+    def persist(self, request: Persist) -> None:
+        """Hands over a snapshot. On return it survives the trainer's death.
+
+        That holds only with a writer that already has its lock; otherwise the next attempt could list
+        the folder before this writer commits. So this waits for it, once, at the first save.
+        """
+        self._deaths = 0
+        if self._process.poll() is not None:
+            self._restart()
+        self._await_ready()
+        self._request = request
+        self._tell(request)
+
+    def poll(self) -> Outcome | None:
+        """The outcome of the last request, if it has come. A dead writer is replaced and asked again."""
+        if self._request is None:
+            return None
+        outcome = self._receive()
+        if outcome is None and self._process.poll() is not None:
+            outcome = self._receive() or self._mend()
+        if outcome is not None:
+            self._request = None
+        return outcome
+
+    def wait(self, timeout: float | None = None) -> Outcome | None:
+        """`poll` until an outcome comes; None when nothing is on its way or ``timeout`` seconds have passed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._request is not None:
+            outcome = self.poll()
+            if outcome is not None:
+                return outcome
+            if deadline is not None and time.monotonic() > deadline:
+                return None
+            select.select([self._connection], [], [], 0.1)
+        return None
+
+    def close(self) -> None:
+        """Lets the writer finish what it has, and waits for its end."""
+        _handles.discard(self)
+        with contextlib.suppress(OSError):
+            send(self._connection, Stop())
+        self._process.wait()
+        self._connection.close()
+
+    def close_in_child(self) -> None:
+        """Drops what a forked child inherited: it must not keep the writer's socket alive."""
+        self._connection.close()
+
+    def _start(self) -> None:
+        self._ready = False
+        self._connection, theirs = channel()
+        with theirs, _own_descriptor() as trainer, self._log.open("ab") as log:
+            kept = (theirs.fileno(),) if trainer < 0 else (theirs.fileno(), trainer)
+            arguments = [self._folder, self._lock, theirs.fileno(), trainer, os.getpid()]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "holdfast.engine.writer", *map(str, arguments)],
+                pass_fds=kept, start_new_session=True, env=_environment(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        self._connection.setblocking(False)
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._ready:
+            select.select([self._connection], [], [], 0.05)
+            self._receive()
+            if not self._ready and self._process.poll() is not None:
+                self._restart()
+            if not self._ready and time.monotonic() > deadline:
+                raise SaveError(f"the writer process did not get ready in {READY_SECONDS:.0f} s; see {self._log}")
+
+    def _receive(self) -> Outcome | None:
+        """The next outcome. `Ready` is dealt with on the way."""
+        while True:
+            try:
+                message = receive_by_trainer(self._connection)
+            except (BlockingIOError, ConnectionError):
+                return None
+            if not isinstance(message, Ready):
+                return message
+            self._ready = True
+            if self._arena is not None:
+                self._tell(UseArena(self._arena.size), (self._arena.descriptor,))
+
+    def _mend(self) -> Failed | None:
+        """Another writer persists the intact arena again."""
+        request = self._request
+        assert request is not None
+        try:
+            self._restart()
+            self._await_ready()
+        except SaveError as error:
+            return Failed(ordinal=request.ordinal, name="", message=str(error))
+        self._tell(request)
+        return None
+
+    def _restart(self) -> None:
+        self._deaths += 1
+        if self._deaths > RESTARTS:
+            raise SaveError(
+                f"the writer process died {self._deaths} times over one save, last with exit code "
+                f"{self._process.returncode}; see {self._log}"
+            )
+        self._connection.close()
+        self._start()
+
+    def _tell(self, message: ToWriter, descriptors: tuple[int, ...] = ()) -> None:
+        """A writer that died meanwhile is found out, and replaced, by `poll`."""
+        with contextlib.suppress(OSError):
+            send(self._connection, message, descriptors)
+
+
+_handles: weakref.WeakSet[WriterHandle] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for handle in list(_handles):
+        handle.close_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
+@contextlib.contextmanager
+def _own_descriptor() -> Iterator[int]:
+    """A descriptor of this process for the writer to watch, or -1 where the platform has none."""
+    try:
+        descriptor = os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):
+        yield -1
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _environment() -> dict[str, str]:
+    """The writer must find this holdfast, wherever the trainer's script found it."""
+    package = str(Path(__file__).resolve().parents[2])
+    inherited = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{inherited}" if inherited else package}

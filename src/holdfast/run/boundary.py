@@ -1,0 +1,54 @@
+"""A boundary: what is remembered of the point between two batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from holdfast.run.items import Items
+from holdfast.run.position import Position
+from holdfast.state.item import Captured
+from holdfast.state.torch import rng
+from holdfast.state.torch.gradients import Gradients
+from holdfast.state.torch.shadow import Shadow
+from holdfast.types import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """Enough to save this point now, and, if nothing else has changed, also when a later batch has failed halfway.
+
+    ``clean`` says whether no gradient was pending.
+    """
+
+    progress: Progress
+    position: Position
+    random: rng.RngState
+    clean: bool
+    small: dict[str, Captured] = field(default_factory=dict)
+
+
+class Observer:
+    """Sees what training changes between boundaries."""
+
+    def __init__(self, items: Items) -> None:
+        self._items = items
+        self.gradients = Gradients(items.modules, items.optimizers)
+        self.shadow = Shadow(items.modules)
+
+    def boundary(self, progress: Progress, position: Position, random: rng.RngState) -> Boundary:
+        """Closes the interval since the last boundary. Tensors are not copied, except small buffers."""
+        self.gradients.begin_interval()
+        self.shadow.mark()
+        return Boundary(progress, position, random, self.gradients.clean(), self._items.capture_small())
+
+    def obstacle(self, boundary: Boundary) -> str | None:
+        """Why the state of ``boundary``, the last one, is lost by now; None if it can still be saved."""
+        if self.gradients.stepped:
+            return "an optimizer has stepped since"
+        if not boundary.clean:
+            return "gradients were pending there, and the batch that failed may have added to them"
+        if not self.shadow.unchanged():
+            return "a parameter was changed in place since"
+        if not self._items.covered_by_shadow():
+            return "the state has items whose changes cannot be seen"
+        return None

@@ -1,0 +1,248 @@
+"""The loops of a run, as generators over its boundaries."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from holdfast.errors import DataOrderError, ExactnessWarning, UsageError
+from holdfast.state.torch import rng
+from holdfast.state.torch.cursor import Cursor, CursorState
+from holdfast.state.torch.map_cursor import make_cursor, random_in_workers
+
+if TYPE_CHECKING:
+    from holdfast.run.session import Session
+
+Count = Callable[[Any], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How `Run.batches` hands out its batches."""
+
+    limit: int | None = None
+    enumerate: bool = False
+    train: bool = True
+    exact: bool = True
+    samples: Count | None = None
+    tokens: Count | None = None
+
+
+class Loop:
+    """Something to iterate once per use, with the length that its user expects: that of the whole pass."""
+
+    def __init__(self, start: Callable[[], Iterator[Any]], length: Callable[[], int]) -> None:
+        self._start, self._length = start, length
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._start()
+
+    def __len__(self) -> int:
+        return self._length()
+
+
+def epochs(session: Session, total: int) -> Generator[int, None, None]:
+    """Yields the numbers of the epochs that are left."""
+    session.begin("epochs")
+    if session.position.epoch >= total:
+        session.already_finished(total)
+    while session.position.epoch < total:
+        session.start_epoch()
+        yield session.position.epoch
+        session.end_epoch(final=session.position.epoch + 1 >= total)
+    session.finish()
+
+
+def steps(session: Session, loader: Iterable[Any], total: int, options: Options) -> Generator[Any, None, None]:
+    """Yields batches of pass after pass over ``loader`` until ``total`` have been handed out, restarts included."""
+    session.begin("steps")
+    if session.progress.batches >= total:
+        session.already_finished(total)
+    while session.progress.batches < total:
+        before = session.progress.batches
+        yield from _pass(session, (loader,), options, last=total)
+        if session.progress.batches == before and not session.progress.batch:
+            raise UsageError("run.steps(loader, n): the loader has no batches, so no step can be made.")
+        if session.progress.batches < total:
+            session.end_epoch(final=False)
+    session.finish()
+
+
+def batches(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any]:
+    """One loop over ``loaders``, in parallel if there are several."""
+    if session.in_body:
+        _refuse_zip(session)
+        return _plain(loaders, options)
+    if not options.train:
+        return _validation(session, loaders, options)
+    generator = _train(session, loaders, options)
+    session.running = weakref.ref(generator)
+    return generator
+
+
+def _train(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Generator[Any, None, None]:
+    session.begin("epochs")
+    yield from _pass(session, loaders, options)
+
+
+def _pass(
+    session: Session, loaders: tuple[Iterable[Any], ...], options: Options, last: int | None = None
+) -> Generator[Any, None, None]:
+    """One pass: brings the loaders into position, hands out batches, and passes a boundary after each."""
+    number = session.start_loop()
+    where = f"run.batches, loop {number} of epoch {session.position.epoch}"
+    cursors = [make_cursor(loader, where) for loader in loaders]
+    if session.loop_is_over(number):
+        session.memory.carry(number, cursors)
+        session.memory.note(number, cursors)
+        return
+    _open(session, number, cursors, options)
+    yield from _hand_out(session, cursors, options, last)
+
+
+def _open(session: Session, number: int, cursors: list[Cursor], options: Options) -> None:
+    stored = session.stored_cursors(number, len(cursors))
+    if stored is None:
+        session.memory.carry(number, cursors)
+    for attribute in session.memory.note(number, cursors):
+        session.voice.warn("hidden_state", _HIDDEN.format(attribute), ExactnessWarning, once=attribute)
+    if any(random_in_workers(one.loader) for one in cursors):
+        session.voice.warn("workers", _WORKERS, ExactnessWarning, once="workers")
+    session.note_iteration(rng.capture())
+    for cursor, one in zip(cursors, stored or [None] * len(cursors), strict=True):
+        cursor.open(one, exact=options.exact, tick=session.ticker(cursor.where))
+    session.enter_loop(number, cursors, stored is not None)
+
+
+def _hand_out(session: Session, cursors: list[Cursor], options: Options, last: int | None) -> Generator[Any, None, None]:
+    length = _shortest(cursors, options.limit)
+    ahead: list[Any] = []
+    try:
+        while (options.limit is None or session.position.batch < options.limit) and (
+            last is None or session.progress.batches < last
+        ):
+            batch = ahead.pop() if ahead else _fetch(cursors)
+            if batch is None:
+                break
+            samples, tokens = _counts(cursors, batch, options)
+            session.in_body = True
+            yield _shown(batch, session.position.batch, options, len(cursors))
+            session.in_body = False
+            session.complete_batch(samples, tokens)
+            ahead = _consider(session, cursors, length)
+    except GeneratorExit:
+        session.leave_body()
+        raise
+    finally:
+        session.in_body = False
+        for cursor in cursors:
+            cursor.close()
+
+
+def _consider(session: Session, cursors: list[Cursor], length: int | None) -> list[Any]:
+    """Saves if that is due. A loader without a length is asked for its next batch first.
+
+    A resume from a loop's last batch hands out nothing, which breaks code that uses the last loss after the loop;
+    so a save that is due there is taken at the epoch's end instead.
+    """
+    if length is not None:
+        session.save_if_due(last=session.position.batch >= length and session.mode == "epochs")
+        return []
+    if not session.saves.due:
+        session.save_if_due(last=False)
+        return []
+    batch = _fetch(cursors)
+    session.save_if_due(last=batch is None)
+    return [batch]
+
+
+def _fetch(cursors: list[Cursor]) -> list[Any] | None:
+    """One batch of each loader, or None when the first of them ends."""
+    try:
+        return [cursor.next() for cursor in cursors]
+    except StopIteration:
+        return None
+
+
+def _shown(batch: list[Any], index: int, options: Options, loaders: int) -> Any:
+    value = batch[0] if loaders == 1 else tuple(batch)
+    return (index, value) if options.enumerate else value
+
+
+def _counts(cursors: list[Cursor], batch: list[Any], options: Options) -> tuple[int, int]:
+    samples = options.samples(batch[0]) if options.samples is not None else cursors[0].samples(batch[0])
+    return samples, options.tokens(batch[0]) if options.tokens is not None else 0
+
+
+def _shortest(cursors: list[Cursor], limit: int | None) -> int | None:
+    """How many batches there will be, if every loader says."""
+    lengths = [cursor.length for cursor in cursors]
+    known = [length for length in lengths if length is not None]
+    if len(known) < len(lengths):
+        return None
+    return min(known if limit is None else [*known, limit])
+
+
+def _plain(loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any]:
+    """A loop inside the body of another one, or a validation loop: as if holdfast were not there."""
+    pairs: Iterator[Any] = iter(loaders[0]) if len(loaders) == 1 else zip(*loaders, strict=False)
+    limited = itertools.islice(pairs, options.limit)
+    return enumerate(limited) if options.enumerate else limited
+
+
+def _validation(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Generator[Any, None, None]:
+    session.begin("epochs")
+    yield from _plain(loaders, options)
+
+
+_HIDDEN = (
+    "the sampler attribute {} changes from epoch to epoch, and nothing restores it after a restart. Give the sampler "
+    "state_dict() and load_state_dict(), or the order of the samples after a resume cannot be promised."
+)
+_WORKERS = (
+    "this loader has workers: if its dataset draws random numbers in them, a resume in the middle of an epoch cannot repeat "
+    "those (everything else is exact). For exactness use num_workers=0, draw them in the training loop, or save at the "
+    "end of epochs with persistent_workers=False."
+)
+_HIDING = {
+    "enumerate": "use run.batches(loader, enumerate=True), whose count goes on where it was",
+    "islice": "use run.batches(loader, limit=n), which counts the batches before the restart too",
+}
+
+
+def warn_if_hidden(session: Session) -> None:
+    """Looks once whether something between `Run.batches` and the loop hides the position."""
+    generator = session.running() if session.running is not None else None
+    for holder in gc.get_referrers(generator) if generator is not None else ():
+        advice = _HIDING.get(type(holder).__name__)
+        if advice is not None:
+            name = type(holder).__name__
+            session.voice.warn(
+                "hidden_position", f"{name}() around run.batches(...) starts again from 0 after a resume in mid-epoch: {advice}.",
+                ExactnessWarning, once=name,
+            )  # fmt: skip
+
+
+def _refuse_zip(session: Session) -> None:
+    generator = session.running() if session.running is not None else None
+    if generator is None:
+        return
+    for holder in gc.get_referrers(generator):
+        if isinstance(holder, tuple) and any(isinstance(one, zip) for one in gc.get_referrers(holder)):
+            raise UsageError(
+                "zip(run.batches(a), run.batches(b)) would lose the position of the second loader on a resume. "
+                "Use run.batches(a, b), which hands out one batch of each."
+            )
+
+
+def stored_for(stored: list[CursorState], count: int) -> list[CursorState]:
+    """The stored positions, one for each loader. Raises `DataOrderError` if their number has changed."""
+    if len(stored) != count:
+        raise DataOrderError(
+            f"run.batches got {count} loaders; the checkpoint was taken in a loop over {len(stored)}. Use the same loaders."
+        )
+    return stored

@@ -1,0 +1,104 @@
+"""The resume proves itself: what replayed steps log is compared with what they logged before the crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.engine.journal import read_journal
+from holdfast.storage.base import Storage
+from holdfast.types import Json
+
+At = tuple[int, int, int]
+
+
+@dataclass(slots=True)
+class Replay:
+    """What earlier attempts recorded after the checkpoint, and how the replay compares so far.
+
+    Keys are (epoch, loop, batch); a record holds the values logged since the boundary before, by
+    name in order of occurrence, the digest of the indices, and the digest of the random state before ``iter()``.
+    """
+
+    step: int
+    expected: dict[At, dict[str, Json]] = field(default_factory=dict)
+    compared: int = 0
+    difference: str | None = None
+    largest_deviation: float = 0.0
+    values: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.compared + len(self.expected)
+
+    @property
+    def done(self) -> bool:
+        return not self.expected
+
+    def check(self, at: At, record: dict[str, Json]) -> None:
+        """Compares one record with what was recorded there before."""
+        expected = self.expected.pop(at, None)
+        if expected is None:
+            return
+        self.compared += 1
+        for key in ("index", "rng"):
+            if key in expected and key in record and expected[key] != record[key]:
+                name = {"index": "the order of the samples", "rng": "the random state before iter()"}[key]
+                self._differs(f"{name} at {_place(at)}")
+        self._check_log(at, expected.get("log", {}), record.get("log", {}))
+
+    def _check_log(self, at: At, expected: dict[str, list[Json]], found: dict[str, list[Json]]) -> None:
+        for name in expected.keys() | found.keys():
+            before, now = expected.get(name, []), found.get(name, [])
+            if len(before) != len(now):
+                self._differs(f"{name!r} was logged {len(before)} times before and {len(now)} times now at {_place(at)}")
+            for occurrence, (old, new) in enumerate(zip(before, now, strict=False)):
+                self.values += 1
+                if old != new:
+                    self.largest_deviation = max(self.largest_deviation, _deviation(old, new))
+                    self._differs(f"{name!r} (occurrence {occurrence}) at {_place(at)} was {old} and is {new}")
+
+    def _differs(self, what: str) -> None:
+        if self.difference is None:
+            self.difference = what
+
+    def report(self) -> str:
+        """One sentence for people."""
+        head = f"resumed at step {self.step}: {self.compared} of {self.total} replayed batches compared"
+        if self.compared == 0:
+            return head
+        if self.difference is None:
+            return f"{head}, identical ({self.values} logged values)"
+        deviation = f"; largest relative deviation {self.largest_deviation:.3g}" if self.largest_deviation else ""
+        return f"{head}, first difference: {self.difference}{deviation}"
+
+
+def expect(storage: Storage, attempts: Iterable[int], after: tuple[At, int], step: int) -> Replay:
+    """What ``attempts``, oldest first, recorded beyond the boundary of the checkpoint; later attempts count more.
+
+    ``after`` is the checkpoint's key and its number of batches in the whole run.
+    """
+    replay = Replay(step)
+    for attempt in attempts:
+        for record in read_journal(storage, attempt):
+            if record.get("t") in ("batch", "tail") and record.get("n", -1) >= after[1]:
+                at = _key(record)
+                if at is not None and at > after[0]:
+                    replay.expected[at] = record
+    return replay
+
+
+def _key(record: dict[str, Any]) -> At | None:
+    at = record.get("at")
+    return tuple(at) if isinstance(at, list) and len(at) == 3 else None  # type: ignore[return-value]  # three long
+
+
+def _deviation(old: Json, new: Json) -> float:
+    if not isinstance(old, (int, float)) or not isinstance(new, (int, float)):
+        return 0.0
+    return abs(new - old) / max(abs(old), abs(new))
+
+
+def _place(at: At) -> str:
+    return f"epoch {at[0]}, loop {max(at[1], 0)}, batch {at[2]}"

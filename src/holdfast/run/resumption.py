@@ -1,0 +1,110 @@
+"""A resume in its stages: chosen, restored before the loops, restored again right before the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.engine.catalog import Entry
+from holdfast.engine.read import bytes_to_read
+from holdfast.errors import DataOrderError
+from holdfast.format.values import decode
+from holdfast.run.items import Items, load, read_value
+from holdfast.run.position import Mode, Position, Stored
+from holdfast.run.selection import Progressing
+from holdfast.run.voice import Voice
+from holdfast.state.item import Restore
+from holdfast.state.torch import rng
+from holdfast.state.torch.gradients import Gradients
+from holdfast.storage.base import Storage
+from holdfast.types import Json, Progress
+
+
+@dataclass(slots=True)
+class Resumption:
+    """What `entry` holds, and the restores of it. ``own`` is False for another run's checkpoint."""
+
+    storage: Storage
+    entry: Entry
+    stored: Stored
+    values: dict[str, Any]
+    own: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, storage: Storage, entry: Entry, items: Items, own: bool) -> Resumption:
+        """Reads the small parts and checks that the rest fits. Raises `MisfitError`; changes nothing."""
+        items.fit(entry)
+        stored = Stored.of(read_value(storage, entry, "data"), read_value(storage, entry, "rng"))
+        return cls(storage, entry, stored, read_value(storage, entry, "values") or {}, own)
+
+    @property
+    def position(self) -> Position:
+        return self.stored.position
+
+    @property
+    def progress(self) -> Progress:
+        return self.entry.manifest.progress
+
+    def check_mode(self, mode: Mode) -> None:
+        """A position in one kind of loop means nothing in another."""
+        if self.stored.mode != mode:
+            calls = {"epochs": "run.epochs() / run.batches()", "steps": "run.steps()", "hand": "run.batch_end()"}
+            raise DataOrderError(
+                f"{self.entry.name} was taken in a loop of {calls[self.stored.mode]}, and this one is {calls[mode]}. Use the "
+                "same kind of loop, or start a new run folder with start_from=."
+            )
+
+    def restore(self, items: Items, gradients: Gradients, values: dict[str, Any], progressing: Progressing) -> None:
+        """Brings every item to the checkpoint's state. Called twice where user code runs before the first batch."""
+        restores: dict[str, Restore] = items.fit(self.entry)
+        if "gradients" in self.entry.manifest.items:
+            restores["gradients"] = gradients.prepare(self.entry.manifest.items["gradients"])
+        else:
+            gradients.clear()
+        advance = progressing(f"loading {self.entry.name}", bytes_to_read(self.entry))
+        load(self.storage, self.entry, restores, advance)
+        self.notes = [note for one in restores.values() for note in one.notes]
+        values.clear()
+        values.update(read_value(self.storage, self.entry, "values") or {})
+
+    def restore_random(self, moment: rng.RngState | None, voice: Voice) -> None:
+        """Puts the global generators to one of the stored moments."""
+        for note in rng.restore(moment) if moment is not None else ():
+            voice.warn("random", note, once=note)
+
+
+def config_changes(old: Json, new: Mapping[str, Any] | None) -> list[str]:
+    """Names of top-level configuration values that are not what they were, with both values."""
+    before = decode(old) if old is not None else None
+    if not isinstance(before, dict) or new is None:
+        return []
+    return [
+        f"{key}: {before.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}"
+        for key in sorted({*before, *new}, key=str)
+        if before.get(key, _ABSENT) != new.get(key, _ABSENT)
+    ]
+
+
+_ABSENT = object()
+
+
+def overridden_rates(
+    stored: Stored, saved: Mapping[str, list[float]], constructed: Mapping[str, list[float]]
+) -> list[str]:
+    """Learning rates that were edited in the script and that the restored optimizer overrides."""
+    changed: list[str] = []
+    for path, now in constructed.items():
+        then = stored.constructed_rates.get(path)
+        if then is not None and then != now:
+            changed.append(
+                f"the script now gives {path} the learning rate {_rates(now)} (before: {_rates(then)}), but the checkpoint's "
+                f"{_rates(saved.get(path, []))} is restored over it. To use the new one, set it in param_groups inside "
+                "the loop, or start a new run with start_from=."
+            )
+    return changed
+
+
+def _rates(rates: list[float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)

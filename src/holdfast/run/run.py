@@ -1,0 +1,346 @@
+"""`Run`: one training job, bound to a folder."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from holdfast.engine.catalog import Catalog
+from holdfast.engine.checkpointer import Checkpointer
+from holdfast.engine.journal import Journal
+from holdfast.engine.run_folder import AttemptRecord, RunFolder
+from holdfast.engine.writer_handle import WriterHandle
+from holdfast.errors import PlatformError, UsageError
+from holdfast.format.values import encode
+from holdfast.policies.keep import KeepPolicy
+from holdfast.policies.save import OnSignal, SavePolicy, includes
+from holdfast.run import loops
+from holdfast.run.items import Items
+from holdfast.run.loops import Count, Loop, Options
+from holdfast.run.progress_bar import progressing
+from holdfast.run.recorder import Recorder
+from holdfast.run.replay import Replay, expect
+from holdfast.run.resumption import Resumption, config_changes, overridden_rates
+from holdfast.run.saver import Saver, choose_saver
+from holdfast.run.saves import Saves
+from holdfast.run.selection import Selection, select
+from holdfast.run.session import Session
+from holdfast.run.signals import StopSignals
+from holdfast.run.voice import Event, Voice
+from holdfast.types import Progress
+
+_open: dict[Path, Run] = {}
+"""The runs of this process by folder: a notebook cell that is run again replaces its run instead of being refused."""
+
+
+class Run:
+    """Keeps the training job in ``folder`` alive: saves ``state``, and resumes it when the same script starts again.
+
+    ``state`` names everything that must survive: modules, optimizers, schedulers, anything with ``state_dict`` and
+    ``load_state_dict``, tensors, arrays, and dicts and lists of these and of plain values. ``save`` and ``keep`` are
+    policies (default: every 10 minutes, at the end, on a signal, on an error; the last 3), or ``savers`` holds one
+    `Saver` of both. ``config`` is stored, and values that changed are named on a resume. ``start_from`` is
+    another run's folder or checkpoint, used while this run has none of its own, or the name of one of its own
+    checkpoints to go back to, which abandons the later ones.
+
+    Raises `UsageError` for arguments that cannot mean anything, `OwnershipError` if another live trainer has the
+    folder, `MisfitError` (with nothing changed) if the newest checkpoint does not fit ``state``, `CorruptError` if
+    there are checkpoints but none can be loaded, `StorageError` if the folder cannot be used.
+
+    Guarantees: a killed run that is started again ends with the same bits as one that was not, where hardware and kernels
+    are deterministic, within the limits of ``docs/exactness.md``; nothing here draws from any random generator.
+
+    >>> import tempfile, torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> with tempfile.TemporaryDirectory() as folder, Run(f"{folder}/run", state={"model": model}) as run:
+    ...     for epoch in run.epochs(2):
+    ...         for batch in run.batches([torch.ones(1, 2)] * 3):
+    ...             run.log(output=model(batch).sum())
+    ...     run.progress.batches
+    6
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        state: Mapping[str, Any],
+        *,
+        savers: Sequence[Saver] | None = None,
+        save: SavePolicy | None = None,
+        keep: KeepPolicy | None = None,
+        config: Mapping[str, Any] | None = None,
+        start_from: str | os.PathLike[str] | None = None,
+    ) -> None:
+        _require_platform()
+        self.folder = _local(folder)
+        saver = choose_saver(savers, save, keep, folder)
+        items = Items(state)
+        stored_config = encode(dict(config), "config") if config is not None else None
+        rates = items.learning_rates()
+        previous = _open.pop(self.folder, None)
+        if previous is not None:
+            previous.close()
+        self.values: dict[str, Any] = {}
+        self._voice = Voice()
+        self._pid = os.getpid()
+        self._closed = False
+        self._house = RunFolder.open(self.folder, self._announce)
+        try:
+            self._start(saver, items, stored_config, config, None if start_from is None else str(start_from), rates)
+        except BaseException:
+            self._house.close()
+            raise
+        _open[self.folder] = self
+        self._watch_exit()
+
+    def _start(
+        self, saver: Saver, items: Items, stored_config: Any, config: Mapping[str, Any] | None, start_from: str | None,
+        rates: dict[str, list[float]],
+    ) -> None:  # fmt: skip
+        house, voice = self._house, self._voice
+        self.id = house.identity().run
+        catalog, attempts = Catalog(house.storage), house.attempts()
+        chosen = select(catalog, attempts, start_from, voice, progressing)
+        resumption = self._resumption(chosen, items)
+        self.resumed_from = chosen.entry.name if chosen.entry is not None else None
+        own = resumption is not None and resumption.own
+        self._attempt = house.claim(resumed_from=self.resumed_from, rollback=chosen.rollback)
+        voice.attach(Journal(house.storage, self._attempt.attempt))
+        changes = config_changes(resumption.entry.manifest.config, config) if resumption is not None else []
+        replay = self._replay(resumption, attempts) if own and not chosen.rollback and not changes else None
+        writer = WriterHandle(self.folder, house.writer_lock, house.writer_log)
+        saves = Saves(
+            saver, Checkpointer(writer), catalog, voice, self.id, self._attempt.attempt, stored_config,
+            chosen.entry if own else None, chosen.abandoned,
+        )  # fmt: skip
+        if resumption is not None:
+            self.values.update(resumption.values)
+            self._tell(resumption, changes, rates)
+        self._session = Session(
+            items=items, saves=saves, recorder=Recorder(voice, replay), voice=voice,
+            signals=StopSignals() if includes(saver.save, OnSignal) else None, resumption=resumption,
+            values=self.values, progressing=progressing, rates=rates,
+        )  # fmt: skip
+        voice.flush()
+
+    def _resumption(self, chosen: Selection, items: Items) -> Resumption | None:
+        if chosen.entry is None or chosen.storage is None:
+            return None
+        own = chosen.storage is self._house.storage
+        return Resumption.of(chosen.storage, chosen.entry, items, own)
+
+    def _replay(self, resumption: Resumption | None, attempts: list[AttemptRecord]) -> Replay | None:
+        if resumption is None:
+            return None
+        later = [one.attempt for one in attempts if one.attempt >= resumption.entry.manifest.attempt]
+        progress = resumption.progress
+        replay = expect(self._house.storage, later, (resumption.position.at, progress.batches), progress.step)
+        return replay if replay.expected else None
+
+    def _tell(self, resumption: Resumption, changes: list[str], rates: dict[str, list[float]]) -> None:
+        progress, name = resumption.progress, resumption.entry.name
+        if not resumption.own:
+            self._voice.say("started_from", f"{self.folder}: starts from {name} of run {resumption.entry.manifest.run}", name=name)
+        else:
+            where = f"epoch {progress.epoch}, batch {progress.batch}, step {progress.step}"
+            self._voice.say("resumed", f"{self.folder}: resumed from {name} ({where})", name=name, step=progress.step)
+        if changes:
+            self._voice.say("config_changed", f"config changed since the checkpoint: {'; '.join(changes)}")
+        for message in overridden_rates(resumption.stored, resumption.entry.manifest.learning_rates, rates):
+            self._voice.warn("learning_rate", message)
+
+    def _announce(self, message: str) -> None:
+        self._voice.say("folder", f"{self.folder}: {message}")
+
+    # Loops.
+
+    def epochs(self, total: int) -> Loop:
+        """The epochs that are left of ``total``, by number. After the last one the final checkpoint is durable."""
+        _require_count("epochs", total)
+        return Loop(lambda: loops.epochs(self._session, total), lambda: total)
+
+    def batches(
+        self,
+        *loaders: Iterable[Any],
+        limit: int | None = None,
+        enumerate: bool = False,
+        train: bool = True,
+        exact: bool = True,
+        samples: Count | None = None,
+        tokens: Count | None = None,
+    ) -> Loop:
+        """The batches that are left of this epoch; a boundary after each. With several loaders, tuples of one of each.
+
+        ``limit`` ends the loop after so many batches of the epoch; ``enumerate`` hands out ``(index, batch)``, the index
+        counting batches before a restart too. ``train=False`` marks a validation loop: it is no place to save, and a
+        resume runs it whole. ``exact=False`` accepts another order of the samples after a resume. ``samples`` and
+        ``tokens`` count those of a batch; samples default to its number of indices or leading dimension.
+
+        Raises `DataOrderError` while iterating if, on a resume, the data is not the data of the run.
+        """
+        if not loaders:
+            raise UsageError("run.batches() takes at least one loader.")
+        if limit is not None:
+            _require_count("batches(limit=…)", limit)
+        options = Options(limit=limit, enumerate=enumerate, train=train, exact=exact, samples=samples, tokens=tokens)
+        return Loop(lambda: loops.batches(self._session, loaders, options), lambda: _length(loaders, limit))
+
+    def steps(self, loader: Iterable[Any], total: int, *, samples: Count | None = None, tokens: Count | None = None) -> Loop:
+        """Batches of pass after pass over ``loader``, until ``total`` have been handed out in the whole run."""
+        _require_count("steps", total)
+        options = Options(samples=samples, tokens=tokens)
+        return Loop(lambda: loops.steps(self._session, loader, total, options), lambda: total)
+
+    def log(self, **metrics: Any) -> None:
+        """Records numbers or one-element tensors of this batch. Tensors are detached and copied; no device waits."""
+        self._session.recorder.log(metrics)
+
+    # Saving.
+
+    def save(self) -> None:
+        """Asks for a checkpoint: taken at the next safe boundary; outside of a loop at once, when the snapshot is complete."""
+        if self._session.in_loop:
+            self._session.saves.request("asked for")
+        else:
+            self._session.save_outside("asked for")
+
+    def wait(self) -> None:
+        """Returns when the last snapshot is durable. Raises `SaveError` if that failed."""
+        self._session.saves.wait()
+        self._session.saves.raise_failure()
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is: completed epochs, batches of this epoch, optimizer steps, samples, seconds."""
+        return self._session.progress
+
+    @property
+    def on_event(self) -> Callable[[Event], object] | None:
+        """Called with an `Event` for everything that happens: ``saved``, ``save_failed``, ``resumed``, …"""
+        return self._voice.on_event
+
+    @on_event.setter
+    def on_event(self, callback: Callable[[Event], object] | None) -> None:
+        self._voice.on_event = callback
+
+    # By hand.
+
+    def resume(self) -> Progress | None:
+        """For loops written by hand: restores the state and returns where to go on, or None for a fresh start."""
+        self._session.begin("hand")
+        return self.progress if self.resumed_from is not None else None
+
+    def batch_start(self) -> None:
+        """For loops written by hand: call it before the first batch if code since `resume` drew random numbers.
+
+        It restores the checkpoint's state and random numbers once more. At all other batches it does nothing.
+        """
+        self._session.restore_again()
+
+    def batch_end(
+        self, *, epoch: int, batch: int, step: int | None = None, samples: int | None = None, tokens: int | None = None
+    ) -> None:
+        """For loops written by hand: the boundary after a batch. ``batch`` counts the completed batches of ``epoch``.
+
+        ``step``, ``samples`` and ``tokens`` are totals of the run; left out, steps are counted, the others stay. The same
+        batch reported twice counts once.
+        """
+        self._session.begin("hand")
+        self._session.hand_boundary(epoch, batch, step, samples, tokens)
+
+    # The end.
+
+    def close(self) -> None:
+        """Ends the run: a last save if the loop did not come to its end, the writer finished, the folder free.
+
+        Raises `SaveError` if the last save failed.
+        """
+        self._close(failed=False)
+        self._session.saves.raise_failure()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._close(failed=issubclass(kind, Exception))
+
+    def _close(self, failed: bool) -> None:
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        if _open.get(self.folder) is self:
+            del _open[self.folder]
+        atexit.unregister(self._at_exit)
+        _hooked.discard(self)
+        try:
+            self._session.close(failed)
+        finally:
+            self._session.saves.checkpointer.close()
+            self._voice.close()
+            self._house.close()
+
+    def _watch_exit(self) -> None:
+        atexit.register(self._at_exit)
+        _hook_exceptions()
+        _hooked.add(self)
+
+    def _at_exit(self) -> None:
+        self._close(failed=False)
+
+
+_hooked: set[Run] = set()
+"""Runs that want to know of an exception that nobody catches."""
+
+
+def _hook_exceptions() -> None:
+    """A loop without `with` learns of an exception only here. The hook before is called in any case."""
+    previous = sys.excepthook
+    if getattr(previous, "_holdfast", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        for run in list(_hooked):
+            run._close(failed=issubclass(kind, Exception))
+        previous(kind, error, trace)
+
+    hook._holdfast = True  # type: ignore[attr-defined]  # a mark on the function itself, so that it is hooked once
+    sys.excepthook = hook
+
+
+def _require_platform() -> None:
+    if sys.platform == "win32":
+        raise PlatformError(
+            "Run needs a POSIX system: Windows has no record locks and no shared memory of the kind used here. "
+            "Reading checkpoints and the holdfast command work on Windows; train in WSL or on Linux."
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: runs of several ranks are not supported yet. Use one process."
+        )
+
+
+def _local(folder: str | os.PathLike[str]) -> Path:
+    text = os.fspath(folder)
+    if "://" in text:
+        raise UsageError(f"Run({text!r}): only local folders are supported; give a path.")
+    return Path(text).absolute()
+
+
+def _require_count(what: str, total: object) -> None:
+    if not isinstance(total, int) or isinstance(total, bool) or total < 1:
+        raise UsageError(f"{what}: expected a whole number above 0, got {total!r}.")
+
+
+def _length(loaders: Sequence[Any], limit: int | None) -> int:
+    lengths = [len(loader) for loader in loaders]
+    return min(lengths if limit is None else [*lengths, limit])

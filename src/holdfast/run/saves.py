@@ -1,0 +1,176 @@
+"""When a save is due, what it holds, what may go for it, and how it ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from holdfast.engine.catalog import Catalog, Entry
+from holdfast.engine.checkpointer import Checkpointer, ItemDraft
+from holdfast.engine.messages import Committed, Failed
+from holdfast.errors import HoldfastError, SaveError
+from holdfast.format.manifest import Manifest, Parent
+from holdfast.format.names import CheckpointName
+from holdfast.policies.keep import Kept, plan
+from holdfast.policies.moment import Event, Moment
+from holdfast.run.environment import describe_environment
+from holdfast.run.saver import Saver
+from holdfast.run.voice import Voice
+from holdfast.types import Json, Progress
+
+ON_ERROR = "on error"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the run has saved: the newest commit, the save under way, how the last one ended."""
+
+    newest: Parent | None = None
+    name: str = ""
+    failure: Failed | None = None
+    committed: int = 0
+
+
+@dataclass(slots=True)
+class Saves:
+    """Asks the policy, collects what is due, hands snapshots to the engine and hears how they ended."""
+
+    saver: Saver
+    checkpointer: Checkpointer
+    catalog: Catalog
+    voice: Voice
+    run: str
+    attempt: int
+    config: Json
+    resumed_from: Entry | None
+    abandoned: frozenset[str] = frozenset()
+    due: list[str] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+    _looked: Progress = field(default_factory=Progress)
+    _ordinal: int = 0
+    _delayed: bool = False
+
+    def start(self, progress: Progress) -> None:
+        """The thresholds that later progress crosses are counted from here."""
+        self._looked = progress
+        if self.resumed_from is not None:
+            self.ledger.newest = Parent(self.resumed_from.name, self.resumed_from.manifest.digest)
+
+    def ask(self, progress: Progress, event: Event) -> None:
+        """Collects what the policy says is due."""
+        moment = Moment(previous=self._looked, progress=progress, event=event)
+        self._looked = progress
+        reason = self.saver.should_save(moment)
+        if reason is not None:
+            self.request(reason)
+
+    def request(self, reason: str) -> None:
+        """Adds a reason to save at the next chance."""
+        if reason not in self.due:
+            self.due.append(reason)
+
+    def delayed(self, why: str, step: int) -> None:
+        """Records, once for each save, that it is due but has to wait."""
+        if not self._delayed:
+            self._delayed = True
+            self.voice.note("delayed", f"a save is due ({', '.join(self.due)}) but waits: {why}", step=step)
+
+    def save(
+        self, items: Mapping[str, ItemDraft], progress: Progress, metrics: Mapping[str, float], rates: dict[str, list[float]]
+    ) -> bool:
+        """Takes the snapshot. False, with a warning, if it could not be taken: training goes on."""
+        reason, self.due, self._delayed = tuple(self.due), [], False
+        self._ordinal += 1
+        name = str(CheckpointName(progress.step, self.attempt, self._ordinal))
+        manifest = Manifest(
+            run=self.run, attempt=self.attempt, ordinal=self._ordinal, try_id=os.urandom(6).hex(),
+            parent=self.ledger.newest, created=datetime.now(UTC).isoformat(), reason=reason, progress=progress,
+            metrics=_tagged(metrics), config=self.config, learning_rates=rates, items={}, parts=(),
+            environment=describe_environment(),
+        )  # fmt: skip
+        try:
+            self.checkpointer.save(name, manifest, items, self._to_delete(name, manifest))
+        except HoldfastError as error:
+            self._hear(Failed(ordinal=self._ordinal, name=name, message=str(error)))
+            return False
+        self.ledger.name = name
+        self.voice.note("snapshot", f"{name} ({', '.join(reason)})", name=name, step=progress.step)
+        return True
+
+    def poll(self) -> None:
+        """Hears the outcome of the save under way, if it has come."""
+        outcome = self.checkpointer.poll()
+        if outcome is not None:
+            self._hear(outcome)
+
+    def wait(self) -> None:
+        """Waits until no save is under way."""
+        outcome = self.checkpointer.wait()
+        if outcome is not None:
+            self._hear(outcome)
+
+    def raise_failure(self) -> None:
+        """Raises `SaveError` if the last save failed."""
+        if self.ledger.failure is not None:
+            raise SaveError(_failed(self.ledger.failure))
+
+    def _hear(self, outcome: Committed | Failed) -> None:
+        for note in outcome.notes:
+            self.voice.warn("save_note", f"{outcome.name}: {note}")
+        if isinstance(outcome, Committed):
+            self.ledger.failure = None
+            self.ledger.committed += 1
+            self.ledger.newest = Parent(outcome.name, outcome.digest)
+            self.voice.note(
+                "saved", outcome.name, name=outcome.name, bytes=outcome.size,
+                seconds=outcome.seconds, deleted=list(outcome.deleted),
+            )  # fmt: skip
+        else:
+            self.ledger.failure = outcome
+            self.voice.warn("save_failed", _failed(outcome), name=outcome.name)
+
+    def _to_delete(self, name: str, manifest: Manifest) -> tuple[str, ...]:
+        """What the keep policy lets go once ``name`` is committed. Asked of the storage, never of memory."""
+        entries = [one for one in self.catalog.list().entries if one.name not in self.abandoned]
+        checkpoints = [*map(_kept, entries), Kept(name=name, progress=manifest.progress, on_error=_on_error(manifest.reason))]
+        reasons = plan_with(self.saver, checkpoints, {name: "newest"})
+        return tuple(one for one, reason in reasons.items() if reason is None)
+
+
+def plan_with(saver: Saver, checkpoints: list[Kept], protected: Mapping[str, str]) -> dict[str, str | None]:
+    """The keep plan by the saver's own rule, which a user may have overridden."""
+    return plan(_Overridable(saver), checkpoints, protected)
+
+
+class _Overridable:
+    """A saver's `should_keep` seen as a keep policy."""
+
+    def __init__(self, saver: Saver) -> None:
+        self.reasons = saver.should_keep
+
+
+def _kept(entry: Entry) -> Kept:
+    metrics = {key: value for key, value in entry.manifest.metrics.items() if isinstance(value, float)}
+    return Kept(
+        name=entry.name, progress=entry.manifest.progress, metrics=metrics, on_error=_on_error(entry.manifest.reason)
+    )
+
+
+def _on_error(reason: Iterable[str]) -> bool:
+    return set(reason) == {ON_ERROR}
+
+
+def _failed(outcome: Failed) -> str:
+    return (
+        f"saving {outcome.name or 'a checkpoint'} failed: {outcome.message} Earlier checkpoints are untouched, and "
+        "training goes on; the next save that is due will be tried."
+    )
+
+
+def _tagged(metrics: Mapping[str, float]) -> dict[str, Any]:
+    from holdfast.format.values import encode
+
+    return {name: encode(value, f"metrics/{name}") for name, value in metrics.items()}

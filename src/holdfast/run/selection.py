@@ -1,0 +1,127 @@
+"""Which checkpoint a run continues from: the newest that verifies, and why not a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from holdfast.engine.catalog import Catalog, Entry, named
+from holdfast.engine.journal import read_journal
+from holdfast.engine.read import bytes_to_read, verify
+from holdfast.engine.run_folder import AttemptRecord
+from holdfast.errors import CorruptError, NotFoundError, StorageError
+from holdfast.run.saves import ON_ERROR
+from holdfast.run.voice import Voice
+from holdfast.storage.base import Storage
+from holdfast.storage.local import LocalStorage
+
+Progressing = Callable[[str, int], Callable[[int], object]]
+"""(label, total bytes) to a function that is told of bytes done."""
+
+
+@dataclass(slots=True)
+class Selection:
+    """The checkpoint to resume from, where it is, and what was decided on the way."""
+
+    entry: Entry | None = None
+    storage: Storage | None = None
+    rollback: bool = False
+    abandoned: frozenset[str] = frozenset()
+    skipped: list[str] = field(default_factory=list)
+
+
+def select(
+    catalog: Catalog, attempts: list[AttemptRecord], start_from: str | Path | None, voice: Voice, progress: Progressing
+) -> Selection:
+    """Chooses among the run's own checkpoints, or takes ``start_from``.
+
+    ``start_from`` names one of the run's own checkpoints (a deliberate rollback: what came later is abandoned), or
+    a checkpoint or run folder elsewhere, which counts only while this run has none of its own.
+    """
+    storage = catalog.storage
+    listing = catalog.list()
+    for broken in listing.broken:
+        voice.warn("skipped", f"{broken.error} It is skipped.", name=broken.name)
+    if start_from is not None and str(start_from) in storage.list():
+        entry = catalog.entry(str(start_from))
+        _verify(storage, entry, progress)
+        later = frozenset(one.name for one in listing.entries if one.order > entry.order)
+        return Selection(entry, storage, True, later)
+    abandoned = find_abandoned(listing.entries, attempts)
+    candidates = [one for one in listing.entries if one.name not in abandoned]
+    chosen = Selection(storage=storage, abandoned=abandoned)
+    for entry in _past_repeated_failures(storage, reversed(candidates), attempts, voice):
+        try:
+            _verify(storage, entry, progress)
+        except (CorruptError, StorageError) as error:
+            chosen.skipped.append(entry.name)
+            voice.warn("skipped", f"{error} Falling back to an older checkpoint.", name=entry.name)
+            continue
+        chosen.entry = entry
+        return chosen
+    if start_from is not None:
+        return _elsewhere(Path(start_from), progress)
+    if chosen.skipped or listing.broken:
+        raise CorruptError(
+            f"{storage.url}: none of its {len(chosen.skipped) + len(listing.broken)} checkpoints can be loaded. Restore one "
+            "from a copy; to start anew, choose another run folder, or move the checkpoints away."
+        )
+    return chosen
+
+
+def find_abandoned(entries: tuple[Entry, ...], attempts: list[AttemptRecord]) -> frozenset[str]:
+    """Names of checkpoints that a deliberate rollback left behind, also if it committed nothing itself."""
+    orders = {one.name: one.order for one in entries}
+    gone: set[str] = set()
+    for record in attempts:
+        if record.rollback and record.resumed_from in orders:
+            kept = orders[record.resumed_from]
+            gone |= {name for name, order in orders.items() if kept < order and order[0] < record.attempt}
+    return frozenset(gone)
+
+
+def _verify(storage: Storage, entry: Entry, progress: Progressing) -> None:
+    verify(storage, entry, advance=progress(f"verifying {entry.name}", bytes_to_read(entry)))
+
+
+def _past_repeated_failures(
+    storage: Storage, newest_first: Iterable[Entry], attempts: list[AttemptRecord], voice: Voice
+) -> Iterator[Entry]:
+    """Leaves out an `OnError` checkpoint from which the same failure has come again at the same batch."""
+    failures = {record.attempt: _failure(storage, record.attempt) for record in attempts}
+    for entry in newest_first:
+        if ON_ERROR in entry.manifest.reason and _repeated(entry, attempts, failures):
+            message = f"{entry.name} was saved on an error that came again at the same batch; going back to an older checkpoint"
+            voice.warn("skipped", message, name=entry.name)
+            continue
+        yield entry
+
+
+def _failure(storage: Storage, attempt: int) -> list[int] | None:
+    """Where an attempt ended by an exception, if it did."""
+    places = [line.get("at") for line in read_journal(storage, attempt) if line.get("t") == "error"]
+    return places[-1] if places else None
+
+
+def _repeated(entry: Entry, attempts: list[AttemptRecord], failures: dict[int, list[int] | None]) -> bool:
+    first = failures.get(entry.manifest.attempt)
+    again = [failures.get(one.attempt) for one in attempts if one.resumed_from == entry.name]
+    return first is not None and first in again
+
+
+def _elsewhere(path: Path, progress: Progressing) -> Selection:
+    """A checkpoint directory, or the newest good checkpoint of a run folder."""
+    if not path.is_dir():
+        raise NotFoundError(f"start_from={str(path)!r}: no such checkpoint or run folder.")
+    if (path / "manifest.json").exists():
+        storage = LocalStorage(path.parent)
+        entry = named(storage, path.name)
+    else:
+        storage = LocalStorage(path)
+        entries = Catalog(storage).list().entries
+        if not entries:
+            raise NotFoundError(f"start_from={str(path)!r}: this folder holds no checkpoint.")
+        entry = entries[-1]
+    _verify(storage, entry, progress)
+    return Selection(entry, storage)

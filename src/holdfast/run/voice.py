@@ -1,0 +1,77 @@
+"""How a run tells people and programs what happens."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from holdfast.engine.journal import Journal
+from holdfast.errors import HoldfastWarning
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened: ``kind`` is stable (``"saved"``, ``"save_failed"``, ``"resumed"``, …)."""
+
+    kind: str
+    message: str
+    data: dict[str, Any]
+
+
+class Voice:
+    """Says things once in each place where they belong: the journal, ``on_event``, standard error, a warning."""
+
+    def __init__(self) -> None:
+        self.journal: Journal | None = None
+        self.on_event: Callable[[Event], object] | None = None
+        self._early: list[Event] = []
+        self._said: set[str] = set()
+
+    def attach(self, journal: Journal) -> None:
+        """Writes to ``journal`` from now on, and what was said before there was one."""
+        self.journal = journal
+        for event in self._early:
+            self._record(event)
+        self._early.clear()
+
+    def flush(self) -> None:
+        if self.journal is not None:
+            self.journal.flush()
+
+    def close(self) -> None:
+        """The journal ends here; what is said later is not recorded."""
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
+
+    def note(self, kind: str, message: str = "", **data: Any) -> None:
+        """For the record: journal and ``on_event``."""
+        event = Event(kind, message, data)
+        self._record(event)
+        if self.on_event is not None:
+            self.on_event(event)
+
+    def say(self, kind: str, message: str, **data: Any) -> None:
+        """For people too: a line on standard error."""
+        print(f"holdfast: {message}", file=sys.stderr, flush=True)
+        self.note(kind, message, **data)
+
+    def warn(
+        self, kind: str, message: str, category: type[Warning] = HoldfastWarning, *, once: str | None = None, **data: Any
+    ) -> None:
+        """Needs attention: a Python warning. With ``once``, only the first time for that key."""
+        if once is not None and once in self._said:
+            return
+        if once is not None:
+            self._said.add(once)
+        self.note(kind, message, **data)
+        warnings.warn(message, category, stacklevel=2)
+
+    def _record(self, event: Event) -> None:
+        if self.journal is None:
+            self._early.append(event)
+        else:
+            self.journal.add(event.kind, message=event.message, **event.data)

@@ -1,0 +1,97 @@
+"""The memory of numpy arrays: copied out of, read into, allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+from holdfast.errors import UnsafeValueError, UnsupportedFormatError
+from holdfast.format.dtypes import DTYPES
+from holdfast.types import TensorSpec
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def _native(name: str) -> np.dtype[Any] | None:
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        return None
+    return dtype if dtype.kind in "biufc" else None
+
+
+_DTYPES = {name: dtype for name in DTYPES if (dtype := _native(name)) is not None}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class ArraySource:
+    """A numpy array to be saved, by reference: its bytes are those at the time of `copy_into`."""
+
+    __slots__ = ("_array", "identity", "spec")
+
+    def __init__(self, array: Array, path: str) -> None:
+        self.spec = spec_of(array, path)
+        self.identity = _identity(array, self.spec)
+        self._array = array
+
+    def copy_into(self, destination: memoryview) -> None:
+        if self._array.size:
+            image: Array = np.frombuffer(destination, dtype=self._array.dtype).reshape(self._array.shape)
+            image[...] = self._array
+
+
+class ArrayTarget:
+    """A numpy array to be filled, of the stored dtype or converted to the array's own."""
+
+    __slots__ = ("_array", "_staging", "spec")
+
+    def __init__(self, array: Array, path: str, spec: TensorSpec | None = None) -> None:
+        self._array = array
+        self.spec = spec or spec_of(array, path)
+        self._staging: Array | None = None
+
+    def buffer(self) -> memoryview:
+        if self._staging is None:
+            direct = self._array.flags.c_contiguous and self.spec == spec_of(self._array, "")
+            self._staging = self._array if direct else empty(self.spec, "a staging buffer")
+        return self._staging.reshape(-1).view(np.uint8).data
+
+    def finish(self) -> None:
+        if self._staging is not None and self._staging is not self._array:
+            self._array[...] = self._staging.astype(self._array.dtype)
+        self._staging = None
+
+
+source = ArraySource
+target = ArrayTarget
+
+
+def spec_of(array: Array, path: str) -> TensorSpec:
+    """Dtype and shape. Raises `UnsafeValueError` for what is not plain numbers in plain memory."""
+    if type(array) not in (np.ndarray, np.memmap):
+        raise UnsafeValueError(f"{path}: {type(array).__qualname__} is more than its data; give a plain array", path)
+    name = _NAMES.get(array.dtype)
+    if name is None:
+        raise UnsafeValueError(
+            f"{path}: an array of dtype {array.dtype!s} has no place in a checkpoint; "
+            f"convert it to native-endian numbers, or to a list",
+            path,
+        )
+    return TensorSpec(name, array.shape)
+
+
+def empty(spec: TensorSpec, path: str) -> Array:
+    """A new array, its elements not set. Raises `UnsupportedFormatError` for a dtype that numpy lacks."""
+    if spec.dtype not in _DTYPES:
+        raise UnsupportedFormatError(f"{path}: numpy has no dtype {spec.dtype!r}")
+    return np.empty(spec.shape, dtype=_DTYPES[spec.dtype])
+
+
+def _identity(array: Array, spec: TensorSpec) -> Hashable | None:
+    """Equal for arrays that show the same elements of the same memory, tensors of torch included."""
+    if not array.size or any(stride % array.itemsize for stride in array.strides):
+        return None
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    return (None, array.ctypes.data, spec.dtype, spec.shape, strides, (False, False))

@@ -1,0 +1,1 @@
+"""Adapters for PyTorch. Imported only once the user's own code has imported torch."""

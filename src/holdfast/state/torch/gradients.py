@@ -1,0 +1,205 @@
+"""Gradients at a boundary: which are pending, and so part of the state, and which are left over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.weak import TensorWeakRef
+
+from holdfast.engine.leaves import Target
+from holdfast.errors import MisfitError
+from holdfast.format.values import decode
+from holdfast.state.item import Captured
+from holdfast.state.torch.module import Names
+from holdfast.state.torch.tensor import TensorSource, TensorTarget
+from holdfast.types import ItemRecord
+
+_WATCHED = 8
+"""Parameters of each optimizer whose gradients are followed from step to step, spread over all of them."""
+
+
+@dataclass(slots=True)
+class _Habit:
+    """What was seen of one optimizer: does the loop replace its gradients between two steps, before it adds to them?"""
+
+    parameters: list[torch.Tensor]
+    stepped: bool = False
+    left_over: bool = False
+    seen: int = 0
+    replaces: bool = True
+    after_step: list[tuple[torch.Tensor, TensorWeakRef]] = field(default_factory=list)
+
+    def close_interval(self) -> bool:
+        """At a boundary: whether it stepped. Its gradients are then left over if the loop drops them before adding more."""
+        stepped, self.stepped = self.stepped, False
+        self.left_over = stepped and self.seen > 1 and self.replaces
+        return stepped
+
+
+class Gradients:
+    """Knows the pending gradients of ``modules`` and ``optimizers``, and restores them.
+
+    A gradient is pending if the next optimizer step depends on it. Loops that call ``zero_grad()`` at the
+    start of an iteration leave gradients behind at each boundary that nobody will read. They are told from
+    pending ones by watching: if after each step so far an optimizer's gradients were replaced by new tensors
+    before the next one, what stands right after a step is left over. In doubt gradients are
+    pending, which costs bytes, not exactness.
+    """
+
+    kind = "gradients"
+
+    def __init__(self, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, Any]) -> None:
+        self._modules, self._optimizers = modules, optimizers
+        self._habits: dict[str, _Habit] = {}
+        self._hooks: list[Any] = []
+        self._counting = True
+        for name, optimizer in optimizers.items():
+            self._watch(name, optimizer)
+        self._loose = self._unowned()
+
+    def _watch(self, name: str, optimizer: Any) -> None:
+        """Follows an optimizer by its hooks; one without hooks has none but pending gradients."""
+        habit = self._habits[name] = _Habit([])
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            habit.replaces = False
+            self._wrap_step(habit, optimizer)
+            return
+
+        def before(*_: Any) -> None:
+            self._before_step(habit)
+
+        def after(*_: Any) -> None:
+            self._after_step(habit, optimizer)
+
+        self._hooks += [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+        habit.parameters = _optimizer_parameters(optimizer)
+
+    def _wrap_step(self, habit: _Habit, optimizer: Any) -> None:
+        """An optimizer that offers no hooks: its ``step`` is wrapped on the object. Where it cannot be, batches count."""
+        step = getattr(optimizer, "step", None)
+        if step is None:
+            return
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = step(*args, **kwargs)
+            habit.stepped = True
+            return result
+
+        try:
+            optimizer.step = wrapped
+        except AttributeError:
+            self._counting = False
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether optimizer steps can be seen; otherwise each batch counts as one."""
+        return bool(self._habits) and self._counting
+
+    def _before_step(self, habit: _Habit) -> None:
+        if habit.after_step:
+            kept = any(reference() is not None and reference() is owner.grad for owner, reference in habit.after_step)
+            habit.replaces = habit.replaces and not kept
+
+    def _after_step(self, habit: _Habit, optimizer: torch.optim.Optimizer) -> None:
+        habit.stepped = True
+        habit.seen += 1
+        if habit.seen <= 3 or len(habit.parameters) == 0:
+            habit.parameters = _optimizer_parameters(optimizer)
+        step = 1 if habit.seen <= 3 else max(1, len(habit.parameters) // _WATCHED)
+        watched = habit.parameters[::step]
+        habit.after_step = [(one, TensorWeakRef(one.grad)) for one in watched if one.grad is not None]
+
+    def begin_interval(self) -> bool:
+        """A boundary: says whether any optimizer stepped since the last one."""
+        return any([habit.close_interval() for habit in self._habits.values()])
+
+    @property
+    def stepped(self) -> bool:
+        """Whether an optimizer stepped since the last boundary."""
+        return any(habit.stepped for habit in self._habits.values())
+
+    def clean(self) -> bool:
+        """Whether no gradient is pending. Cheap: called at each boundary, after `begin_interval`."""
+        owned = (one for habit in self._habits.values() if not habit.left_over for one in habit.parameters)
+        return all(one.grad is None for one in owned) and all(one.grad is None for one in self._loose)
+
+    def pending(self) -> dict[str, torch.Tensor]:
+        """Every pending gradient of the last boundary by its parameter's path, zero ones included."""
+        left = {id(one) for habit in self._habits.values() if habit.left_over for one in habit.parameters}
+        return {path: one.grad for path, one in self._named() if one.grad is not None and id(one) not in left}
+
+    def capture(self, pending: Mapping[str, torch.Tensor]) -> Captured:
+        """The item that stores ``pending``. All-zero gradients are stored as just that."""
+        zero = [path for path, gradient in pending.items() if not torch.count_nonzero(gradient)]
+        sources = {path: TensorSource(gradient, path) for path, gradient in pending.items() if path not in set(zero)}
+        return Captured(kind=self.kind, tree={"zero": zero}, tensors=dict(sources), metadata={})
+
+    def prepare(self, record: ItemRecord) -> GradientRestore:
+        """Raises `MisfitError` if a stored gradient has no parameter."""
+        named = dict(self._named())
+        zero = list(decode(record.tree)["zero"])
+        missing = [path for path in (*record.tensors, *zero) if path not in named]
+        if missing:
+            raise MisfitError("gradients: the checkpoint has pending gradients of parameters that are not there", tuple(missing))
+        return GradientRestore(named, record, zero)
+
+    def clear(self) -> None:
+        """Drops all gradients, as they are where none is pending."""
+        for _, one in self._named():
+            one.grad = None
+
+    def close(self) -> None:
+        """Takes the hooks off the optimizers."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _named(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every parameter once, by item and name, or by its place in an optimizer if no module of the state has it."""
+        seen: set[int] = set()
+        for path, one in _paths(self._modules, self._optimizers):
+            if id(one) not in seen and one.requires_grad:
+                seen.add(id(one))
+                yield path, one
+
+    def _unowned(self) -> list[torch.Tensor]:
+        owned = {id(one) for habit in self._habits.values() for one in habit.parameters}
+        return [one for _, one in self._named() if id(one) not in owned]
+
+
+class GradientRestore:
+    """Pending gradients on their way back to their parameters; all others are cleared."""
+
+    def __init__(self, named: dict[str, torch.Tensor], record: ItemRecord, zero: list[str]) -> None:
+        self._named, self._zero = named, zero
+        self._loaded = {path: torch.empty_like(named[path]) for path in record.tensors}
+        self._old: dict[str, torch.Tensor | None] = {}
+        self.targets: Mapping[str, Target] = {path: TensorTarget(one, path) for path, one in self._loaded.items()}
+        self.notes: tuple[str, ...] = ()
+
+    def apply(self) -> None:
+        self._old = {path: one.grad for path, one in self._named.items()}
+        zeros = {path: torch.zeros_like(self._named[path]) for path in self._zero}
+        for path, one in self._named.items():
+            one.grad = self._loaded.get(path, zeros.get(path))
+
+    def undo(self) -> None:
+        for path, gradient in self._old.items():
+            self._named[path].grad = gradient
+
+
+def _optimizer_parameters(optimizer: Any) -> list[torch.Tensor]:
+    return [one for group in optimizer.param_groups for one in group["params"] if one.requires_grad]
+
+
+def _paths(modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    for item, module in modules.items():
+        names = Names(module)
+        for name, one in module.named_parameters():
+            yield f"{item}/{names.plain(name)}", one
+    for item, optimizer in optimizers.items():
+        for number, group in enumerate(getattr(optimizer, "param_groups", ())):
+            for index, one in enumerate(group["params"]):
+                yield f"{item}/{number}/{index}", one

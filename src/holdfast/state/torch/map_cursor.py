@@ -1,0 +1,193 @@
+"""A torch DataLoader over map-style data: positions are skipped by index, and nothing is loaded for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from holdfast.state.torch import rng
+from holdfast.state.torch.cursor import Cursor, CursorState, ReplayCursor, StatefulCursor, Ticker
+from holdfast.state.torch.index_stream import IndexTap, Replay
+from holdfast.state.torch.trail import Trail
+from holdfast.state.torch.worker_shield import WorkerShield
+
+_DRAW_AT_ONCE = (
+    SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler, list, tuple, range,
+)  # fmt: skip
+"""Samplers known to touch the global generators no later than at their first index."""
+
+
+class MapCursor(Cursor):
+    """One pass over a plain DataLoader with a map-style dataset."""
+
+    kind = "index"
+    loader: DataLoader[Any]
+
+    def __init__(self, loader: DataLoader[Any], where: str) -> None:
+        super().__init__(loader, where)
+        self._slot = "batch_sampler" if loader.batch_sampler is not None else "sampler"
+        self._tap = _tap(loader, self._slot, where)
+        self._sampler = _own_state(loader)
+        self._sampler_start: Any = None
+
+    def open(self, stored: CursorState | None, *, exact: bool, tick: Ticker) -> None:
+        if stored is not None and exact:
+            self.check(stored)
+        self.note_start(stored)
+        self._note_sampler(stored)
+        skip = stored.consumed if stored is not None else 0
+        self._tap.replay = Replay(skip, stored.digests if stored is not None and exact else {})
+        trail = stored.trail if stored is not None else None
+        self._tap.trail = Trail(not draws_at_once(self._tap.sampler), trail)
+        with self._tapped():
+            self.iterator = iter(self.loader)
+        stream = self._tap.stream
+        assert stream is not None, "a DataLoader's iterator asks for its indices"
+        self._stream = stream
+        stream.skip()
+
+    def _note_sampler(self, stored: CursorState | None) -> None:
+        if self._sampler is None:
+            return
+        if stored is not None and stored.sampler is not None:
+            self._sampler.load_state_dict(stored.sampler)
+        self._sampler_start = self._sampler.state_dict()
+
+    def next(self) -> Any:
+        batch = next(self.iterator)
+        self._samples = self._stream.consume()
+        return batch
+
+    def samples(self, batch: Any) -> int:
+        return self._samples
+
+    def digest(self) -> str | None:
+        return self._stream.consumed.digest
+
+    def mark(self) -> None:
+        stream = self._stream
+        self._marked = stream.count - len(stream.ahead), stream.consumed.digest
+
+    def state(self) -> CursorState:
+        stream = self._stream
+        consumed, digest = self._marked
+        first_ahead = stream.count - len(stream.ahead) + 1
+        digests = {consumed: digest} if consumed else {}
+        digests |= {first_ahead + index: drawn.digest for index, drawn in enumerate(stream.ahead)}
+        return CursorState(
+            kind=self.kind, consumed=consumed, length=self.length, digests=digests, trail=dict(stream.trail.entries),
+            generators=self.start, sampler=self._sampler_start, overflowed=stream.trail.overflowed, warm=self.warm_start,
+        )  # fmt: skip
+
+    @property
+    def warm(self) -> bool:
+        return self.loader.persistent_workers and self.loader._iterator is not None
+
+    def prime(self) -> None:
+        if self.warm or not self.loader.persistent_workers:
+            return
+        states, before = self.generator_states(), rng.capture()
+        self._tap.empty = True
+        try:
+            with self._tapped():
+                iter(self.loader)
+        finally:
+            self._tap.empty = False
+            self.set_generators(states)
+            rng.restore(before)
+
+    def find_generators(self) -> dict[str, Any]:
+        loader = self.loader
+        places = {"sampler": loader.sampler, "batch_sampler": loader.batch_sampler}
+        if loader.num_workers == 0:
+            places["dataset"] = loader.dataset
+        found = {f"{place}.{path}": one for place, owner in places.items() for path, one in rng.find_generators(owner).items()}
+        return found if loader.generator is None else {"generator": loader.generator, **found}
+
+    @contextlib.contextmanager
+    def _tapped(self) -> Iterator[None]:
+        """The loader refuses to have its sampler replaced for good, and should not have it: only while iter() runs."""
+        attributes = self.loader.__dict__
+        kept = attributes[self._slot], attributes["worker_init_fn"]
+        attributes[self._slot] = self._tap
+        if self.loader.num_workers:
+            attributes["worker_init_fn"] = WorkerShield(kept[1])
+        try:
+            yield
+        finally:
+            attributes[self._slot], attributes["worker_init_fn"] = kept
+
+
+def _tap(loader: DataLoader[Any], slot: str, where: str) -> IndexTap:
+    """The tap that a persistent pool already holds, or a new one."""
+    held = getattr(loader._iterator, "_index_sampler", None)
+    return held if isinstance(held, IndexTap) else IndexTap(getattr(loader, slot), where)
+
+
+def _own_state(loader: DataLoader[Any]) -> Any:
+    """The sampler that can say where it stands, if there is one."""
+    for sampler in (loader.batch_sampler, loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+        if hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict"):
+            return sampler
+    return None
+
+
+def draws_at_once(sampler: Any) -> bool:
+    """Whether ``sampler`` is known to leave the global generators alone after its first index."""
+    if type(sampler) is BatchSampler:
+        return draws_at_once(sampler.sampler)
+    return type(sampler) in _DRAW_AT_ONCE
+
+
+def random_in_workers(loader: Any) -> bool:
+    """Whether the workers of a plain loader may draw random numbers that no resume in mid-epoch can repeat."""
+    return isinstance(loader, DataLoader) and loader.num_workers > 0 and not _fixed(loader.dataset)
+
+
+def _fixed(dataset: Any) -> bool:
+    """Datasets of torch that hold their samples and change nothing about them."""
+    if type(dataset) is Subset:
+        return _fixed(dataset.dataset)
+    if type(dataset) is ConcatDataset:
+        return all(_fixed(one) for one in dataset.datasets)
+    return type(dataset) in (TensorDataset, list)
+
+
+def hidden_state(loader: Any) -> dict[str, object]:
+    """Plain attributes of a sampler that is not torch's own and offers no ``state_dict``."""
+    if not isinstance(loader, DataLoader) or _own_state(loader) is not None:
+        return {}
+    owners = (loader.batch_sampler, loader.sampler)
+    return {
+        f"{type(owner).__name__}.{name}": value
+        for owner in owners
+        if owner is not None and not draws_at_once(owner) and hasattr(owner, "__dict__")
+        for name, value in vars(owner).items()
+        if isinstance(value, (int, float, str)) and not (name == "epoch" and hasattr(owner, "set_epoch"))
+    }
+
+
+def make_cursor(loader: Any, where: str) -> Cursor:
+    """The cursor for ``loader``: its own state_dict if it has one, by index if that can be, else by replay."""
+    if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
+        return StatefulCursor(loader, where)
+    if not isinstance(loader, DataLoader):
+        return ReplayCursor(loader, where)
+    if isinstance(loader.dataset, IterableDataset):
+        return ReplayCursor(loader, where, watch=loader.num_workers == 0)
+    return MapCursor(loader, where)

@@ -1,0 +1,138 @@
+"""`torch.optim.Optimizer` as an item: checked against its parameters, restored without a cast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from holdfast.engine.leaves import Target
+from holdfast.state.fit import Fit, check_kind
+from holdfast.state.item import Captured, stored_specs
+from holdfast.state.stateful import check_class, load
+from holdfast.state.torch.tensor import is_uninitialized
+from holdfast.state.tree import capture_tree, restore_tree
+from holdfast.types import ItemRecord, Json
+
+_GROUPS = "groups"
+
+
+class OptimizerItem:
+    """The optimizer's ``state_dict()``, taken as it is: no step is made to fill it."""
+
+    kind = "optimizer"
+
+    def __init__(self, path: str, optimizer: torch.optim.Optimizer, prefix: str = "") -> None:
+        self._path = path
+        self._optimizer = optimizer
+        self._prefix = prefix
+
+    def learning_rates(self) -> list[float]:
+        """The learning rate of each parameter group that has one."""
+        return [float(group["lr"]) for group in self._optimizer.param_groups if "lr" in group]
+
+    def capture(self) -> Captured:
+        tree, tensors = capture_tree(self._optimizer.state_dict(), self._path, self._prefix)
+        metadata = {"class": type(self._optimizer).__qualname__, _GROUPS: _described(self._optimizer)}
+        return Captured(kind=self.kind, tree=tree, tensors=tensors, metadata=metadata)
+
+    def prepare(self, record: ItemRecord, *, strict: bool = True, cast: bool = False) -> OptimizerRestore:
+        """State belongs to parameters by position, so these must fit also when the restore is not strict."""
+        check_kind(self._path, record, self.kind)
+        fit = Fit(self._path, strict, cast)
+        _compare(fit, record.metadata.get(_GROUPS), _described(self._optimizer))
+        if strict:
+            check_class(fit, record, self._optimizer)
+        fit.refuse()
+        state, targets = restore_tree(record.tree, stored_specs(record, self._path), self._path)
+        return OptimizerRestore(self._path, self._optimizer, targets, fit.settle(), state)
+
+
+@dataclass(slots=True)
+class OptimizerRestore:
+    """A new state of new tensors, which the optimizer adopts in `apply`."""
+
+    path: str
+    optimizer: torch.optim.Optimizer
+    targets: Mapping[str, Target]
+    notes: tuple[str, ...]
+    state: dict[str, Any]
+    before: dict[str, Any] | None = None
+
+    def apply(self) -> None:
+        self.before = self.optimizer.state_dict()
+        load(self.path, self.optimizer, self.state)
+        _mend(self.optimizer, self.state)
+
+    def undo(self) -> None:
+        if self.before is not None:
+            self.optimizer.load_state_dict(self.before)
+            _mend(self.optimizer, self.before)
+
+
+def _described(optimizer: torch.optim.Optimizer) -> Json:
+    """Dtype and shape of every parameter, by group; no shape for one that a lazy module has yet to make."""
+    return [[_parameter(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+
+
+def _parameter(parameter: torch.Tensor) -> Json:
+    dtype = str(parameter.dtype).removeprefix("torch.")
+    return [dtype, None if is_uninitialized(parameter) else list(parameter.shape)]
+
+
+def _compare(fit: Fit, saved: Json, here: Json) -> None:
+    if not isinstance(saved, list) or len(saved) != len(here):
+        count = len(saved) if isinstance(saved, list) else "no"
+        fit.problems.append(f"{count} parameter groups in the checkpoint, {len(here)} here")
+        return
+    for index, (old, new) in enumerate(zip(saved, here, strict=True)):
+        _compare_group(fit, f"parameter group {index}", old, new)
+
+
+def _compare_group(fit: Fit, where: str, saved: Json, here: Json) -> None:
+    if not isinstance(saved, list) or len(saved) != len(here):
+        count = len(saved) if isinstance(saved, list) else "no"
+        fit.problems.append(f"{where}: {count} parameters in the checkpoint, {len(here)} here")
+        return
+    for index, (old, new) in enumerate(zip(saved, here, strict=True)):
+        if not _same_parameter(old, new, fit.cast):
+            fit.problems.append(f"{where}, parameter {index}: {_shown(old)} in the checkpoint, {_shown(new)} here")
+
+
+def _same_parameter(saved: Json, here: Json, cast: bool) -> bool:
+    if not isinstance(saved, list) or len(saved) != 2:
+        return False
+    return (cast or saved[0] == here[0]) and (saved[1] == here[1] or None in (saved[1], here[1]))
+
+
+def _shown(parameter: Json) -> str:
+    return " ".join(str(part) for part in parameter) if isinstance(parameter, list) else str(parameter)
+
+
+def _mend(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Undoes the casts of `load_state_dict`, which forces state to the dtype of its parameter.
+
+    Without this the float32 moments of a bfloat16 parameter lose their bits at every resume.
+    """
+    if not {"state", "param_groups"} <= saved.keys():
+        return  # a class of its own making, whose load_state_dict knows what it does
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    for number, parameter in zip(numbers, parameters, strict=True):
+        if parameter in optimizer.state:
+            state = optimizer.state[parameter]
+            optimizer.state[parameter] = _mended(saved["state"].get(number), state)
+
+
+def _mended(saved: Any, loaded: Any) -> Any:
+    if isinstance(loaded, torch.Tensor):
+        kept = isinstance(saved, torch.Tensor) and saved.dtype != loaded.dtype
+        return saved.to(loaded.device) if kept else loaded
+    if isinstance(loaded, dict) and isinstance(saved, dict):
+        return {key: _mended(saved.get(key), value) for key, value in loaded.items()}
+    if type(loaded) in (list, tuple) and type(saved) is type(loaded) and len(saved) == len(loaded):
+        return type(loaded)(_mended(one, other) for one, other in zip(saved, loaded, strict=True))
+    # load_state_dict rebuilds every iterable, which turns a string into the name of a generator object.
+    return saved if type(saved) is type(loaded) else loaded

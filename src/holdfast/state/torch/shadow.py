@@ -1,0 +1,79 @@
+"""Whether anything of the state changed since a boundary, and what it was there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+BUFFER_LIMIT = 4 << 20
+"""Bytes of buffers that are copied at each boundary. Larger ones are only watched."""
+
+
+class Shadow:
+    """Remembers a boundary of ``modules``, so that it can be saved although a later batch failed halfway.
+
+    Small buffers are copied, because BatchNorm changes its statistics in the forward pass, without an optimizer step,
+    and without moving a version counter. All other tensors are watched by their version counters,
+    which every change in place moves but fused optimizers and writes through ``.data``; optimizer steps are known from
+    their hooks.
+    """
+
+    def __init__(self, modules: Mapping[str, torch.nn.Module]) -> None:
+        self._modules = modules
+        self._buffers: list[torch.Tensor] = []
+        self._copies: list[torch.Tensor] = []
+        self._watched: list[torch.Tensor] = []
+        self._versions: list[int] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Looks again which tensors there are: called when the modules may have changed."""
+        buffers = list(_unique(one for module in self._modules.values() for one in module.buffers()))
+        small = sum(one.nbytes for one in buffers) <= BUFFER_LIMIT
+        self._buffers = buffers if small else []
+        parameters = _unique(one for module in self._modules.values() for one in module.parameters())
+        self._watched = [*parameters, *(() if small else buffers)]
+        self._copies = [one.detach().clone() for one in self._buffers]
+        self.mark()
+
+    @torch.no_grad()
+    def mark(self) -> None:
+        """Remembers this moment."""
+        if self._buffers:
+            torch._foreach_copy_(self._copies, self._buffers)
+        self._versions = self.versions()
+
+    def versions(self) -> list[int]:
+        """The version counters of all watched tensors now."""
+        return [one._version for one in self._watched]
+
+    def unchanged(self) -> bool:
+        """Whether no watched tensor was changed in place since the last mark."""
+        return self.versions() == self._versions
+
+    @contextlib.contextmanager
+    @torch.no_grad()
+    def put_back(self) -> Iterator[None]:
+        """The buffers as they were at the mark, for as long as they are being saved."""
+        now = [one.detach().clone() for one in self._buffers]
+        self._exchange(self._copies)
+        try:
+            yield
+        finally:
+            self._exchange(now)
+
+    def _exchange(self, values: list[torch.Tensor]) -> None:
+        with torch.no_grad():
+            for buffer, value in zip(self._buffers, values, strict=True):
+                buffer.copy_(value)
+
+
+def _unique(tensors: Iterable[Any]) -> Iterator[Any]:
+    seen: set[int] = set()
+    for one in tensors:
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one

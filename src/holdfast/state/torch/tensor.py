@@ -1,0 +1,154 @@
+"""The memory of torch tensors: copied out of, read into, allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from holdfast.errors import UnsafeValueError, UnsupportedFormatError
+from holdfast.format.dtypes import DTYPES
+from holdfast.types import TensorSpec
+
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+class TensorSource:
+    """A torch tensor to be saved, by reference: its bytes are those at the time of `copy_into`."""
+
+    __slots__ = ("_tensor", "identity", "spec")
+
+    def __init__(self, tensor: torch.Tensor, path: str) -> None:
+        self._tensor = plain(tensor, path)
+        self.spec = spec_of(self._tensor, path)
+        self.identity = _identity(self._tensor)
+
+    def copy_into(self, destination: memoryview) -> None:
+        """Straight copy at the speed of the memory; strides, broadcasting and lazy conjugation are resolved."""
+        if self._tensor.numel():
+            image = torch.frombuffer(destination, dtype=self._tensor.dtype)
+            image.view(self._tensor.shape).copy_(self._tensor)
+
+
+class TensorTarget:
+    """A torch tensor to be filled, of the stored dtype or converted to the tensor's own."""
+
+    __slots__ = ("_staging", "_tensor", "spec")
+
+    def __init__(self, tensor: torch.Tensor, path: str, spec: TensorSpec | None = None) -> None:
+        self._tensor = plain(tensor, path)
+        self.spec = spec or spec_of(self._tensor, path)
+        self._staging: torch.Tensor | None = None
+
+    def buffer(self) -> memoryview:
+        if self._staging is None:
+            self._staging = self._tensor if self._direct() else empty(self.spec, "a staging buffer")
+        return self._staging.reshape(-1).view(torch.uint8).numpy().data
+
+    def finish(self) -> None:
+        if self._staging is not None and self._staging is not self._tensor:
+            _distinct(self._tensor).copy_(_distinct(self._staging, self._tensor))
+        self._staging = None
+
+    def _direct(self) -> bool:
+        tensor = self._tensor
+        return (
+            tensor.device.type == "cpu"
+            and tensor.is_contiguous()
+            and tensor.dtype == _DTYPES[self.spec.dtype]
+            and not tensor.is_conj()
+            and not tensor.is_neg()
+        )
+
+
+def plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
+    """The same memory as a base-class tensor without gradient.
+
+    Raises `UnsafeValueError` for a tensor that is not plain strided memory.
+    """
+    if type(tensor) in _PLAIN:
+        _refuse(_formlessness(tensor), path)
+        return tensor.detach()
+    _refuse(_strangeness(tensor), path)
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.detach()
+
+
+source = TensorSource
+target = TensorTarget
+
+
+def is_uninitialized(tensor: object) -> bool:
+    """Whether this is a parameter of a lazy module that has not seen its first batch."""
+    return isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+
+
+def spec_of(tensor: torch.Tensor, path: str) -> TensorSpec:
+    """Dtype and shape. Raises `UnsafeValueError` for a dtype that format 1 has no name for."""
+    name = _NAMES.get(tensor.dtype)
+    if name is None:
+        raise UnsafeValueError(f"{path}: {tensor.dtype} has no place in a checkpoint; convert the tensor first", path)
+    return TensorSpec(name, tuple(tensor.shape))
+
+
+def dtype_named(name: str, path: str) -> torch.dtype:
+    """The torch dtype of that name. Raises `UnsupportedFormatError` if this torch has none."""
+    if name not in _DTYPES:
+        raise UnsupportedFormatError(f"{path}: torch {torch.__version__} has no dtype {name!r}; use a newer torch")
+    return _DTYPES[name]
+
+
+def empty(spec: TensorSpec, path: str) -> torch.Tensor:
+    """A new tensor on the CPU, its elements not set."""
+    return torch.empty(spec.shape, dtype=dtype_named(spec.dtype, path), device="cpu")
+
+
+def _identity(tensor: torch.Tensor) -> Hashable | None:
+    """Equal for tensors that show the same elements of the same memory, arrays of numpy included."""
+    if not tensor.numel():
+        return None
+    device = None if tensor.is_cpu else tensor.device
+    flags = (tensor.is_conj(), tensor.is_neg())
+    return (device, tensor.data_ptr(), _NAMES[tensor.dtype], tuple(tensor.shape), tensor.stride(), flags)
+
+
+def _distinct(tensor: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:
+    """Without the axes along which ``like`` repeats one element: torch refuses to write into those."""
+    for axis, stride in enumerate((tensor if like is None else like).stride()):
+        if stride == 0 and tensor.shape[axis] > 1:
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor
+
+
+def _refuse(reason: str | None, path: str) -> None:
+    if reason is not None:
+        raise UnsafeValueError(f"{path}: {reason}", path)
+
+
+def _strangeness(tensor: torch.Tensor) -> str | None:
+    if is_uninitialized(tensor):
+        return "a lazy module's parameter without a shape yet; run one forward pass before the first save"
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        name = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+        return f"{name} is not one plain block of memory; give its local or full tensor (`to_local()`, `full_tensor()`)"
+    with torch._C.DisableTorchFunctionSubclass():
+        return _formlessness(tensor)
+
+
+def _formlessness(tensor: torch.Tensor) -> str | None:
+    if tensor.is_meta:
+        return "a tensor on the meta device has no values; materialize it (`to_empty`, then initialize) first"
+    if tensor.is_quantized:
+        return (
+            "a quantized tensor has its scale outside the data; save `int_repr()` and the scale, or the float weights"
+        )
+    if tensor.is_nested:
+        return "a nested tensor is a list of tensors; save them as a list (`unbind()`)"
+    if tensor.layout != torch.strided:
+        return f"a tensor of layout {tensor.layout} is not one block of memory; save its parts, or `to_dense()`"
+    if tensor.numel() and not tensor.untyped_storage().nbytes():
+        return "its storage was freed (a sharded parameter outside of forward?); gather it before saving"
+    return None

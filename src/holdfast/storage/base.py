@@ -1,0 +1,127 @@
+"""What a storage is: the verbs that the engine needs, and what each of them guarantees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from holdfast.storage.paths import is_debris
+
+Names = list[str]
+
+
+class Appender(Protocol):
+    """A file that only grows: the journal of one attempt."""
+
+    def write(self, data: bytes) -> None:
+        """Appends all of ``data``; what returned survives the death of this process."""
+        ...
+
+    def close(self) -> None:
+        """Closes the file. May be called twice."""
+        ...
+
+
+class Try(Protocol):
+    """One attempt to write one checkpoint, under a name of its own until it is committed.
+
+    A try that failed stays failed: every later `write` and `commit` is refused. A file whose fsync failed may
+    have lost pages that a second fsync would not miss, so it is abandoned and written afresh by another try.
+    """
+
+    def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
+        """Writes the new file ``file`` of ``size`` bytes and makes it durable.
+
+        ``file`` is a plain name, new in this try, and not ``manifest.json``. ``blocks`` are the bytes in order; what
+        they hold after ``size``, the padding of the last block, is not kept. Blocks at memory addresses and of
+        lengths that are multiples of 4096 bytes go past the page cache where the file system takes that.
+        Raises `StorageError` if bytes were refused or lost, and `UsageError` if the blocks hold fewer than ``size``
+        bytes or the try is over.
+        """
+        ...
+
+    def commit(self, manifest: bytes) -> None:
+        """Makes all that was written appear under the final name, whole, durably, and only if that name is free.
+
+        Raises `AlreadyExistsError` if something stands under the final name, which is left untouched, and
+        `StorageError` if the checkpoint did not become durable.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Removes what was written, as far as that works; what stays is debris. Never raises `StorageError`.
+
+        After a successful `commit` it does nothing.
+        """
+        ...
+
+
+class Storage(Protocol):
+    """A flat folder of checkpoints and small files. Paths are ``name`` or ``folder/name``, see `paths`.
+
+    Failures are a `StorageError` that names the operation and the path and carries ``errno``;
+    a path that could leave the storage is a `UsageError`.
+    """
+
+    @property
+    def url(self) -> str:
+        """What a person would type to get here."""
+        ...
+
+    def prepare(self) -> None:
+        """Makes the root, durably, if it is not there. Every writing verb does so too."""
+        ...
+
+    def list(self) -> Names:
+        """The names directly in the root, sorted, debris included; none if there is no root yet."""
+        ...
+
+    def list_files(self, name: str) -> dict[str, int]:
+        """The regular files of folder ``name`` and their sizes in bytes; none if there is no such folder.
+
+        Links and special files are left out: nothing that was committed is one. Raises `CorruptError` if ``name``
+        itself is a link or no folder.
+        """
+        ...
+
+    def size(self, path: str) -> int:
+        """The length in bytes. Raises `NotFoundError`; `CorruptError` for a link, a folder or a special file."""
+        ...
+
+    def read(self, path: str, *, limit: int) -> bytes:
+        """The whole file. Raises like `size`, and `CorruptError` before reading if it holds over ``limit`` bytes."""
+        ...
+
+    def read_into(self, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Fills ``buffers`` with the bytes from ``offset`` on, completely.
+
+        Raises like `size`, and `CorruptError` if the file ends before that.
+        """
+        ...
+
+    def create(self, path: str, data: bytes) -> None:
+        """Makes a new durable file that appears whole or not at all. Raises `AlreadyExistsError` if it is there."""
+        ...
+
+    def append(self, path: str) -> Appender:
+        """Opens a file to append to, making it if need be."""
+        ...
+
+    def begin(self, name: str, try_id: str) -> Try:
+        """Starts to write the checkpoint ``name``. Raises `AlreadyExistsError` if ``try_id`` was used for it before."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Takes ``name`` away at once and durably, then removes it. What is not there counts as deleted."""
+        ...
+
+    def sweep(self, is_debris: Callable[[str], bool] = is_debris) -> Names:
+        """Removes those names of the root that ``is_debris``, and returns them.
+
+        What cannot be removed stays and is not in the list: debris must not keep a run from starting.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Makes what `list` shows durable: a rename can be visible before it would survive a power cut."""
+        ...

@@ -1,0 +1,328 @@
+"""A run folder on a file system."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
+from holdfast.storage import platform
+from holdfast.storage.base import Names
+from holdfast.storage.direct import write_file
+from holdfast.storage.failures import reported
+from holdfast.storage.paths import (
+    MANIFEST_FILE,
+    check_name,
+    deleting_name,
+    fresh_id,
+    is_debris,
+    partial_name,
+    split_path,
+)
+from holdfast.storage.removal import remove
+from holdfast.storage.try_state import TryState, check_shard_name
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class LocalStorage:
+    """The folder ``root``, which is made by the first verb that writes. See `Storage` for what each verb promises.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     storage = LocalStorage(folder)
+    ...     attempt = storage.begin("step-00000500.a0001.n0003", "7f3a")
+    ...     attempt.write("model.safetensors", [memoryview(b"weights")], 7)
+    ...     attempt.commit(b"{}")
+    ...     storage.list_files("step-00000500.a0001.n0003")
+    {'manifest.json': 2, 'model.safetensors': 7}
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.abspath(os.path.expanduser(root))
+
+    @property
+    def url(self) -> str:
+        """The absolute path of the folder."""
+        return self.root
+
+    def __repr__(self) -> str:
+        return f"LocalStorage({self.root!r})"
+
+    # ---- reading
+
+    def list(self) -> Names:
+        """The names in the folder, sorted."""
+        with reported("list", self.root):
+            try:
+                return sorted(os.listdir(self.root))
+            except FileNotFoundError:
+                return []
+
+    def list_files(self, name: str) -> dict[str, int]:
+        """The regular files of a checkpoint and their sizes."""
+        check_name(name)
+        folder = os.path.join(self.root, name)
+        with reported("list", folder):
+            try:
+                _require_folder(folder)
+                with os.scandir(folder) as entries:
+                    sizes = {e.name: e.stat(follow_symlinks=False) for e in entries}
+            except FileNotFoundError:
+                return {}
+        return {name: status.st_size for name, status in sorted(sizes.items()) if stat.S_ISREG(status.st_mode)}
+
+    def size(self, path: str) -> int:
+        """The length of a regular file."""
+        return _regular_size(self._locate(path))
+
+    def read(self, path: str, *, limit: int) -> bytes:
+        """A whole file of at most ``limit`` bytes."""
+        size = self.size(path)
+        if size > limit:
+            raise CorruptError(f"{self._locate(path)} holds {size:,} bytes; at most {limit:,} make sense there")
+        data = bytearray(size)
+        self.read_into(path, 0, [memoryview(data)])
+        return bytes(data)
+
+    def read_into(self, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Fills the buffers from the file."""
+        full = self._locate(path)
+        size = _regular_size(full)
+        wanted = sum(buffer.nbytes for buffer in buffers)
+        if offset + wanted > size:
+            raise CorruptError(f"{full} ends after {size:,} bytes; {wanted:,} bytes at {offset:,} were expected in it")
+        with _reading(full):
+            descriptor = os.open(full, platform.READ)
+            try:
+                _fill(descriptor, offset, [buffer.cast("B") for buffer in buffers if buffer.nbytes], full)
+            finally:
+                os.close(descriptor)
+
+    def _locate(self, path: str) -> str:
+        """Where ``path`` is; a folder on the way that is a link could lead anywhere, and is refused."""
+        folder, *rest = split_path(path)
+        if rest:
+            with reported("read", path):
+                _require_folder(os.path.join(self.root, folder))
+        return os.path.join(self.root, folder, *rest)
+
+    # ---- writing
+
+    def prepare(self) -> None:
+        """Makes the folder and its parents, durably."""
+        with reported("create the folder", self.root):
+            _make_folder(self.root)
+
+    def create(self, path: str, data: bytes) -> None:
+        """Makes a new file that appears whole or not at all."""
+        final = self._place(path)
+        draft = os.path.join(self.root, partial_name(os.path.basename(final), fresh_id()))
+        with reported("create", final):
+            try:
+                write_file(draft, [memoryview(data)], len(data), direct=False)
+                _publish(draft, final, data)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(draft)
+            platform.sync_folder(os.path.dirname(final))
+
+    def append(self, path: str) -> LocalAppender:
+        """Opens a file that only grows."""
+        return LocalAppender(self._place(path))
+
+    def begin(self, name: str, try_id: str) -> LocalTry:
+        """Starts to write a checkpoint in a folder of its own."""
+        partial = partial_name(name, try_id)
+        check_name(name)
+        check_name(partial)
+        self.prepare()
+        folder = os.path.join(self.root, partial)
+        with reported("start a try in", folder):
+            os.mkdir(folder)
+        return LocalTry(folder, os.path.join(self.root, name))
+
+    def delete(self, name: str) -> None:
+        """Takes a name away durably, then removes what it named."""
+        check_name(name)
+        path = os.path.join(self.root, name)
+        going = os.path.join(self.root, deleting_name(name))
+        with reported("delete", path):
+            try:
+                os.rename(path, going)
+            except FileNotFoundError:
+                return
+            platform.sync_folder(self.root)
+            remove(going)
+
+    def sweep(self, is_debris: Callable[[str], bool] = is_debris) -> Names:
+        """Removes what earlier saves and deletions left."""
+        return [name for name in self.list() if is_debris(name) and self._removed(name)]
+
+    def _removed(self, name: str) -> bool:
+        try:
+            remove(os.path.join(self.root, name))
+        except OSError:
+            return False
+        return True
+
+    def sync(self) -> None:
+        """Makes the names in the folder durable."""
+        with reported("sync", self.root), contextlib.suppress(FileNotFoundError):
+            platform.sync_folder(self.root)
+
+    def _place(self, path: str) -> str:
+        """Where to write ``path``, with its folder made."""
+        folder, *rest = split_path(path)
+        parent = os.path.join(self.root, folder) if rest else self.root
+        with reported("create the folder", parent):
+            _make_folder(parent)
+            if rest:
+                _require_folder(parent)
+        return os.path.join(self.root, folder, *rest)
+
+
+class LocalTry:
+    """A checkpoint being written in ``folder``, to be renamed to ``final``."""
+
+    def __init__(self, folder: str, final: str) -> None:
+        self.folder = folder
+        self.final = final
+        self._state = TryState(folder)
+
+    def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
+        """Writes one shard and makes it durable."""
+        check_shard_name(file)
+        path = os.path.join(self.folder, file)
+        with self._state.acting(), reported("write", path):
+            write_file(path, blocks, size)
+
+    def commit(self, manifest: bytes) -> None:
+        """Writes the manifest and makes the checkpoint appear, durably."""
+        path = os.path.join(self.folder, MANIFEST_FILE)
+        with self._state.acting():
+            with reported("write", path):
+                write_file(path, [memoryview(manifest)], len(manifest), direct=False)
+                platform.sync_folder(self.folder)
+            with reported("commit", self.final):
+                _rename_to_free(self.folder, self.final)
+                platform.sync_folder(os.path.dirname(self.final))
+        self._state.end("is committed")
+
+    def abandon(self) -> None:
+        """Removes what was written, as far as that works."""
+        self._state.end("was abandoned")
+        with contextlib.suppress(OSError):
+            remove(self.folder)
+
+
+class LocalAppender:
+    """A file that only grows. Two processes that append to it do not tear each other's writes."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with reported("open", path):
+            self._descriptor = os.open(path, platform.APPEND, 0o666)
+        self._closed = False
+
+    def write(self, data: bytes) -> None:
+        """Appends all of ``data``, in one system call unless that falls short."""
+        if self._closed:
+            raise UsageError(f"{self.path} is closed")
+        view = memoryview(data)
+        with reported("append to", self.path):
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+
+    def close(self) -> None:
+        """Closes the file."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._descriptor)
+
+
+def _require_folder(path: str) -> None:
+    """Refuses what stands in the place of a folder; that nothing does is for the caller to find out."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        raise CorruptError(f"{path} is {_described(mode)}; a folder was expected, and links are not followed")
+
+
+def _regular_size(path: str) -> int:
+    with _reading(path):
+        status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        found = _described(status.st_mode)
+        raise CorruptError(f"{path} is {found}; a regular file was expected, and links are not followed")
+    return status.st_size
+
+
+def _described(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a regular file" if stat.S_ISREG(mode) else "a special file"
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    with reported("read", path):
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFoundError(errno.ENOENT, f"{path} is not there") from error
+
+
+def _fill(descriptor: int, offset: int, buffers: list[memoryview], path: str) -> None:
+    while buffers:
+        count = platform.read_some(descriptor, buffers, offset)
+        if count == 0:
+            raise CorruptError(f"{path} ends at byte {offset:,}, before all that was expected in it was read")
+        offset += count
+        while buffers and count >= len(buffers[0]):
+            count -= len(buffers.pop(0))
+        if count:
+            buffers[0] = buffers[0][count:]
+
+
+def _make_folder(path: str) -> None:
+    """Makes ``path`` and its parents; each new name is made durable in its parent."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        _make_folder(parent)
+    try:
+        os.mkdir(path)
+    except FileExistsError as error:
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+    platform.sync_folder(parent)
+
+
+def _publish(draft: str, final: str, data: bytes) -> None:
+    """Gives the durable ``draft`` its name, which must be free: link refuses one that is taken, rename would not."""
+    try:
+        os.link(draft, final)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_file(final, [memoryview(data)], len(data), direct=False)
+
+
+def _rename_to_free(folder: str, final: str) -> None:
+    """A folder renamed onto one that is not empty fails, so a checkpoint is never replaced."""
+    try:
+        os.rename(folder, final)
+    except OSError as error:
+        if os.path.lexists(final) and error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            message = f"cannot commit {final}: there is one already, which stays as it is"
+            raise AlreadyExistsError(errno.EEXIST, message) from error
+        raise

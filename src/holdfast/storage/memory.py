@@ -1,0 +1,187 @@
+"""A storage in this process's memory, for tests: the same contract, and gone with the process."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
+from holdfast.storage.base import Names
+from holdfast.storage.paths import MANIFEST_FILE, check_name, is_debris, partial_name, split_path
+from holdfast.storage.try_state import TryState, check_shard_name
+
+
+class MemoryStorage:
+    """Files by path, in ``files``; see `Storage` for what each verb promises. Threads may share it.
+
+    >>> storage = MemoryStorage()
+    >>> storage.create("attempts/0001.json", b"{}")
+    >>> storage.list(), storage.read("attempts/0001.json", limit=100)
+    (['attempts'], b'{}')
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.files: dict[str, bytes] = {}
+        self.folders: set[str] = set()
+        self.lock = threading.RLock()
+
+    @property
+    def url(self) -> str:
+        """``memory://`` and the name that was given."""
+        return f"memory://{self.name}"
+
+    def __repr__(self) -> str:
+        return f"MemoryStorage({self.name!r})"
+
+    def prepare(self) -> None:
+        """Nothing to make."""
+
+    def list(self) -> Names:
+        """The names in the root, sorted."""
+        with self.lock:
+            return sorted({path.partition("/")[0] for path in self.files} | self.folders)
+
+    def list_files(self, name: str) -> dict[str, int]:
+        """The files of a checkpoint and their sizes."""
+        check_name(name)
+        with self.lock:
+            if name in self.files:
+                raise CorruptError(f"{self.url}/{name} is a regular file; a folder was expected")
+            start = f"{name}/"
+            return {p.removeprefix(start): len(self.files[p]) for p in sorted(self.files) if p.startswith(start)}
+
+    def size(self, path: str) -> int:
+        """The length of a file."""
+        return len(self._get(path))
+
+    def read(self, path: str, *, limit: int) -> bytes:
+        """A whole file of at most ``limit`` bytes."""
+        data = self._get(path)
+        if len(data) > limit:
+            raise CorruptError(f"{self.url}/{path} holds {len(data):,} bytes; at most {limit:,} make sense there")
+        return data
+
+    def read_into(self, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Fills the buffers from the file."""
+        data = memoryview(self._get(path))
+        wanted = sum(buffer.nbytes for buffer in buffers)
+        if offset + wanted > len(data):
+            raise CorruptError(
+                f"{self.url}/{path} ends after {len(data):,} bytes; {wanted:,} bytes at {offset:,} were expected in it"
+            )
+        for buffer in buffers:
+            buffer.cast("B")[:] = data[offset : offset + buffer.nbytes]
+            offset += buffer.nbytes
+
+    def create(self, path: str, data: bytes) -> None:
+        """Makes a new file."""
+        split_path(path)
+        with self.lock:
+            self.require_free(path)
+            self.files[path] = bytes(data)
+
+    def append(self, path: str) -> MemoryAppender:
+        """Opens a file that only grows."""
+        split_path(path)
+        with self.lock:
+            self.files.setdefault(path, b"")
+        return MemoryAppender(self, path)
+
+    def begin(self, name: str, try_id: str) -> MemoryTry:
+        """Starts to write a checkpoint in a folder of its own."""
+        partial = partial_name(name, try_id)
+        check_name(name)
+        check_name(partial)
+        with self.lock:
+            self.require_free(partial)
+            self.folders.add(partial)
+        return MemoryTry(self, partial, name)
+
+    def delete(self, name: str) -> None:
+        """Takes a name away, with all that it named."""
+        check_name(name)
+        with self.lock:
+            self.folders.discard(name)
+            for path in [p for p in self.files if p == name or p.startswith(f"{name}/")]:
+                del self.files[path]
+
+    def sweep(self, is_debris: Callable[[str], bool] = is_debris) -> Names:
+        """Removes what earlier saves left."""
+        debris = [name for name in self.list() if is_debris(name)]
+        for name in debris:
+            self.delete(name)
+        return debris
+
+    def sync(self) -> None:
+        """Nothing to wait for."""
+
+    def require_free(self, path: str) -> None:
+        """Refuses a path that names something."""
+        if path in self.files or path in self.list():
+            raise AlreadyExistsError(errno.EEXIST, f"cannot create {self.url}/{path}: it is there already")
+
+    def _get(self, path: str) -> bytes:
+        split_path(path)
+        with self.lock:
+            if path in self.list() and path not in self.files:
+                raise CorruptError(f"{self.url}/{path} is a folder; a regular file was expected")
+            try:
+                return self.files[path]
+            except KeyError:
+                raise NotFoundError(errno.ENOENT, f"there is no {path} in {self.url}") from None
+
+
+class MemoryTry:
+    """A checkpoint being written under ``partial``, to be renamed to ``final``."""
+
+    def __init__(self, storage: MemoryStorage, partial: str, final: str) -> None:
+        self.partial = partial
+        self.final = final
+        self._storage = storage
+        self._state = TryState(partial)
+
+    def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
+        """Keeps one shard."""
+        check_shard_name(file)
+        with self._state.acting():
+            data = b"".join(blocks)
+            if len(data) < size:
+                raise UsageError(f"the blocks for {file} hold {len(data):,} bytes, {size:,} were announced")
+            self._storage.create(f"{self.partial}/{file}", data[:size])
+
+    def commit(self, manifest: bytes) -> None:
+        """Makes the checkpoint appear."""
+        with self._state.acting(), self._storage.lock:
+            self._storage.require_free(self.final)
+            self._storage.create(f"{self.partial}/{MANIFEST_FILE}", manifest)
+            for file in self._storage.list_files(self.partial):
+                self._storage.files[f"{self.final}/{file}"] = self._storage.files.pop(f"{self.partial}/{file}")
+            self._storage.folders.discard(self.partial)
+        self._state.end("is committed")
+
+    def abandon(self) -> None:
+        """Removes what was written."""
+        self._state.end("was abandoned")
+        self._storage.delete(self.partial)
+
+
+class MemoryAppender:
+    """A file that only grows."""
+
+    def __init__(self, storage: MemoryStorage, path: str) -> None:
+        self.path = path
+        self._storage = storage
+        self._closed = False
+
+    def write(self, data: bytes) -> None:
+        """Appends all of ``data``."""
+        if self._closed:
+            raise UsageError(f"{self.path} is closed")
+        with self._storage.lock:
+            self._storage.files[self.path] += data
+
+    def close(self) -> None:
+        """Ends the appending."""
+        self._closed = True

@@ -1,0 +1,90 @@
+"""The seam to the operating system: what only some systems offer, behind one function each.
+
+Linux has all of it. macOS has no O_DIRECT and another full sync; Windows has no folder syncs, vectored
+reads or record locks, and reading works there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+if sys.platform != "win32":
+    import fcntl
+
+# A link inside a run folder is never followed: reading must not leave the folder, nor writing hit a file elsewhere.
+_PLAIN: int = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+READ = os.O_RDONLY | _PLAIN | getattr(os, "O_NONBLOCK", 0)
+"""Opens a regular file to read; a pipe put in its place cannot block."""
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _PLAIN
+LOCK = os.O_RDWR | os.O_CREAT | _PLAIN
+
+_DIRECT: int = getattr(os, "O_DIRECT", 0)
+_VECTOR_LIMIT = 1024
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def sync_file(descriptor: int) -> None:
+    """Returns when the file's bytes survive a power cut."""
+    if sys.platform == "darwin":
+        # macOS: fsync alone leaves the bytes in the drive's own cache.
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    os.fsync(descriptor)
+
+
+def sync_folder(path: str) -> None:
+    """Returns when the names in the folder survive a power cut, where the system offers that."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems sync names by themselves and refuse to be asked.
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def set_direct(descriptor: int, direct: bool) -> bool:
+    """Turns writing past the page cache on or off; False if this file cannot have it.
+
+    Set on the open file: an open with O_DIRECT that is refused may leave the new file behind.
+    """
+    if sys.platform == "win32" or not _DIRECT:
+        return False
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _DIRECT if direct else flags & ~_DIRECT)
+    except OSError as error:
+        if direct and error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
+
+
+def read_some(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+    """Reads from ``offset`` into ``buffers``; the number of bytes read, 0 only at the end of the file."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, buffers[:_VECTOR_LIMIT], offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    data = os.read(descriptor, len(buffers[0]))
+    buffers[0][: len(data)] = data
+    return len(data)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Takes the POSIX record lock on the file, or returns False if another process has it."""
+    if sys.platform == "win32":
+        raise OSError(errno.ENOLCK, "record locks are not offered by Windows")
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True

@@ -1,0 +1,326 @@
+"""What every storage has to do. Subclass `StorageConformance` in a test module to hold yours to it.
+
+The checks go around the storage that they test: what it wrote is looked at with ``raw_read``, and what it reads was put
+there with ``raw_write``.
+"""
+
+from __future__ import annotations
+
+import errno
+from abc import abstractmethod
+from typing import Any
+
+import pytest
+
+from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
+from holdfast.storage.base import Storage
+
+NAME = "step-00000500.a0001.n0003"
+_OUTSIDE = ["", ".", "..", "/etc/passwd", "../secret", "a/../b", "a//b", "a/b/c", "a/", "/a", "a\\b", "a\0b", "C:x"]
+
+
+def blocks(*parts: bytes) -> list[memoryview]:
+    """``parts``, as a try takes them."""
+    return [memoryview(part) for part in parts]
+
+
+class StorageConformance:
+    """The suite. A subclass offers a fixture named ``storage``, new and empty, and the three raw methods."""
+
+    @abstractmethod
+    def raw_read(self, storage: Any, path: str) -> bytes:
+        """The bytes of a file, read without the storage's own code."""
+
+    @abstractmethod
+    def raw_write(self, storage: Any, path: str, data: bytes) -> None:
+        """Puts a file there, and its folder, without the storage's own code."""
+
+    @abstractmethod
+    def raw_names(self, storage: Any) -> set[str]:
+        """The names in the root, found without the storage's own code."""
+
+    def committed(self, storage: Storage, name: str = NAME, data: bytes = b"weights") -> None:
+        """Writes and commits a checkpoint of one shard."""
+        attempt = storage.begin(name, "7f3a")
+        attempt.write("model.safetensors", blocks(data), len(data))
+        attempt.commit(b'{"digest":""}')
+
+    # ---- reading
+
+    def test_nothing_is_listed_in_a_new_storage(self, storage: Storage) -> None:
+        """A storage that was never written to lists nothing, and has nothing to sweep or sync."""
+        assert storage.list() == []
+        assert storage.list_files(NAME) == {}
+        assert storage.sweep() == []
+        storage.sync()
+
+    def test_list_is_sorted_and_complete(self, storage: Storage) -> None:
+        """Every name in the root is listed, files and folders, sorted."""
+        for path in ("b/1", "holdfast.json", "a/2"):
+            self.raw_write(storage, path, b"x")
+        assert storage.list() == ["a", "b", "holdfast.json"]
+
+    def test_list_files_gives_sizes(self, storage: Storage) -> None:
+        """The files of one folder come with their lengths in bytes, and without those of other folders."""
+        for path, data in {"a/x": b"12345", "a/empty": b"", "ab/y": b"1"}.items():
+            self.raw_write(storage, path, data)
+        assert storage.list_files("a") == {"empty": 0, "x": 5}
+
+    def test_list_files_of_a_file_is_refused(self, storage: Storage) -> None:
+        """A checkpoint's name that names a file is a corrupt checkpoint."""
+        self.raw_write(storage, NAME, b"x")
+        with pytest.raises(CorruptError, match=NAME):
+            storage.list_files(NAME)
+
+    def test_read_gives_the_bytes(self, storage: Storage) -> None:
+        """A file is read whole, and measured, in the root and in a folder."""
+        for path in ("holdfast.json", f"{NAME}/manifest.json"):
+            self.raw_write(storage, path, b"content")
+            assert storage.read(path, limit=7) == b"content"
+            assert storage.size(path) == 7
+
+    def test_read_refuses_more_than_the_limit(self, storage: Storage) -> None:
+        """A file larger than the limit is refused instead of filling the memory."""
+        self.raw_write(storage, "large", b"12345678")
+        with pytest.raises(CorruptError, match=r"large.*8 bytes; at most 7"):
+            storage.read("large", limit=7)
+
+    @pytest.mark.parametrize("path", ["missing", f"{NAME}/missing", "nowhere/missing"])
+    def test_what_is_missing_is_not_found(self, storage: Storage, path: str) -> None:
+        """Reading what is not there is a NotFoundError that names it, with errno set."""
+        self.raw_write(storage, f"{NAME}/manifest.json", b"{}")
+        for read in (lambda: storage.size(path), lambda: storage.read(path, limit=9)):
+            with pytest.raises(NotFoundError, match=path) as caught:
+                read()
+            assert caught.value.errno == errno.ENOENT
+        with pytest.raises(NotFoundError, match=path):
+            storage.read_into(path, 0, [])
+
+    def test_a_folder_is_not_a_file(self, storage: Storage) -> None:
+        """Reading a folder as a file is refused."""
+        self.raw_write(storage, f"{NAME}/manifest.json", b"{}")
+        for read in (lambda: storage.size(NAME), lambda: storage.read(NAME, limit=9)):
+            with pytest.raises(CorruptError, match=NAME):
+                read()
+
+    def test_read_into_fills_every_buffer(self, storage: Storage) -> None:
+        """Consecutive bytes from the offset on fill the buffers in order, empty ones included."""
+        self.raw_write(storage, "x", bytes(range(100)))
+        first, empty, second = bytearray(3), bytearray(), bytearray(50)
+        storage.read_into("x", 10, [memoryview(part) for part in (first, empty, second)])
+        assert (bytes(first), bytes(second)) == (bytes(range(10, 13)), bytes(range(13, 63)))
+
+    def test_read_into_takes_thousands_of_buffers(self, storage: Storage) -> None:
+        """More buffers than one system call takes are filled all the same."""
+        data = bytes(range(256)) * 12
+        self.raw_write(storage, "x", data)
+        target = bytearray(len(data))
+        storage.read_into("x", 0, [memoryview(target)[i : i + 1] for i in range(len(data))])
+        assert target == data
+
+    def test_read_into_takes_buffers_of_any_element_type(self, storage: Storage) -> None:
+        """A buffer counts in bytes, whatever its elements are."""
+        self.raw_write(storage, "x", bytes(range(16)))
+        target = bytearray(16)
+        storage.read_into("x", 0, [memoryview(target).cast("Q")])
+        assert target == bytes(range(16))
+
+    def test_read_into_past_the_end_is_corrupt(self, storage: Storage) -> None:
+        """A file that is shorter than promised is never silently read in part."""
+        self.raw_write(storage, "x", b"12345")
+        target = bytearray(4)
+        with pytest.raises(CorruptError, match="x ends after 5 bytes"):
+            storage.read_into("x", 2, [memoryview(target)])
+
+    # ---- small files
+
+    @pytest.mark.parametrize("path", ["holdfast.json", "attempts/0001.json"])
+    def test_create_makes_a_whole_file(self, storage: Storage, path: str) -> None:
+        """A created file holds its bytes, and nothing else is left in the root."""
+        storage.create(path, b"{}")
+        assert self.raw_read(storage, path) == b"{}"
+        assert self.raw_names(storage) == {path.partition("/")[0]}
+
+    def test_create_refuses_a_name_that_is_taken(self, storage: Storage) -> None:
+        """Of two attempts that claim one number, the second is refused and the first one's record stays."""
+        self.raw_write(storage, "attempts/0001.json", b"first")
+        with pytest.raises(AlreadyExistsError, match="0001"):
+            storage.create("attempts/0001.json", b"second")
+        assert self.raw_read(storage, "attempts/0001.json") == b"first"
+        assert self.raw_names(storage) == {"attempts"}
+
+    def test_append_only_grows(self, storage: Storage) -> None:
+        """Each write is there when it returns; opening the file again goes on at its end."""
+        journal = storage.append("journal/0001.jsonl")
+        journal.write(b"one\n")
+        assert self.raw_read(storage, "journal/0001.jsonl") == b"one\n"
+        journal.close()
+        journal.close()
+        again = storage.append("journal/0001.jsonl")
+        again.write(b"two\n")
+        again.close()
+        assert self.raw_read(storage, "journal/0001.jsonl") == b"one\ntwo\n"
+
+    def test_a_closed_appender_refuses_to_write(self, storage: Storage) -> None:
+        """Writing after close is a usage error."""
+        journal = storage.append("x")
+        journal.close()
+        with pytest.raises(UsageError, match="closed"):
+            journal.write(b"x")
+
+    # ---- checkpoints
+
+    def test_a_commit_shows_all_files(self, storage: Storage) -> None:
+        """What a try wrote stands under the final name, and nothing else is left."""
+        self.committed(storage)
+        assert self.raw_read(storage, f"{NAME}/model.safetensors") == b"weights"
+        assert self.raw_read(storage, f"{NAME}/manifest.json") == b'{"digest":""}'
+        assert self.raw_names(storage) == {NAME}
+
+    def test_nothing_stands_under_the_final_name_before_the_commit(self, storage: Storage) -> None:
+        """Until the commit, a try is debris under a name with its own id."""
+        storage.begin(NAME, "7f3a").write("model.safetensors", blocks(b"x"), 1)
+        assert self.raw_names(storage) == {f"{NAME}.partial-7f3a"}
+
+    @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 10_000])
+    def test_padding_is_cut_off(self, storage: Storage, size: int) -> None:
+        """The bytes of the last block that follow the size are not kept."""
+        data = bytes(i % 251 for i in range(size))
+        padded = data + b"\xff" * (-size % 4096)
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.write("x", [memoryview(padded)[i : i + 4096] for i in range(0, len(padded), 4096)], size)
+        attempt.commit(b"{}")
+        assert self.raw_read(storage, f"{NAME}/x") == data
+
+    def test_blocks_of_odd_sizes_are_joined(self, storage: Storage) -> None:
+        """Blocks need no particular length, and may be read-only."""
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.write("x", blocks(b"a" * 4096, b"b", b"", b"c" * 5000), 9097)
+        attempt.commit(b"{}")
+        assert self.raw_read(storage, f"{NAME}/x") == b"a" * 4096 + b"b" + b"c" * 5000
+
+    def test_too_few_blocks_are_refused(self, storage: Storage) -> None:
+        """A shard that would be shorter than announced fails, and its try cannot be committed."""
+        attempt = storage.begin(NAME, "7f3a")
+        with pytest.raises(UsageError, match="hold 3 bytes, 4 were announced"):
+            attempt.write("x", blocks(b"abc"), 4)
+        with pytest.raises(UsageError, match="has failed"):
+            attempt.commit(b"{}")
+
+    def test_a_commit_onto_an_existing_name_is_refused(self, storage: Storage) -> None:
+        """A checkpoint is never replaced: the second try fails, and the first one's bytes stay."""
+        self.committed(storage)
+        second = storage.begin(NAME, "other")
+        second.write("model.safetensors", blocks(b"changed"), 7)
+        with pytest.raises(AlreadyExistsError, match=NAME):
+            second.commit(b"{}")
+        second.abandon()
+        assert self.raw_read(storage, f"{NAME}/model.safetensors") == b"weights"
+        assert self.raw_names(storage) == {NAME}
+
+    def test_a_commit_onto_a_file_is_refused(self, storage: Storage) -> None:
+        """A file that stands under the final name is not replaced either."""
+        self.raw_write(storage, NAME, b"a file")
+        with pytest.raises(AlreadyExistsError, match=NAME):
+            storage.begin(NAME, "7f3a").commit(b"{}")
+        assert self.raw_read(storage, NAME) == b"a file"
+
+    def test_a_try_id_is_used_once(self, storage: Storage) -> None:
+        """What a dead writer left under an id is never written into again."""
+        storage.begin(NAME, "7f3a").write("x", blocks(b"old"), 3)
+        with pytest.raises(AlreadyExistsError, match="7f3a"):
+            storage.begin(NAME, "7f3a")
+
+    def test_a_shard_is_written_once(self, storage: Storage) -> None:
+        """A second shard of the same name is refused, and fails the try."""
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.write("x", blocks(b"1"), 1)
+        with pytest.raises(AlreadyExistsError, match="x"):
+            attempt.write("x", blocks(b"2"), 1)
+        with pytest.raises(UsageError, match="has failed"):
+            attempt.commit(b"{}")
+
+    def test_a_shard_cannot_be_the_manifest(self, storage: Storage) -> None:
+        """Only the commit writes manifest.json."""
+        with pytest.raises(UsageError, match=r"manifest\.json"):
+            storage.begin(NAME, "7f3a").write("manifest.json", blocks(b"{}"), 2)
+
+    def test_an_abandoned_try_leaves_nothing(self, storage: Storage) -> None:
+        """Abandoning removes what was written, may be repeated, and ends the try."""
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.write("x", blocks(b"1"), 1)
+        attempt.abandon()
+        attempt.abandon()
+        assert self.raw_names(storage) == set()
+        with pytest.raises(UsageError, match="was abandoned"):
+            attempt.commit(b"{}")
+
+    def test_a_committed_try_is_over(self, storage: Storage) -> None:
+        """After the commit nothing can be added, and abandoning takes nothing away."""
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.commit(b"{}")
+        attempt.abandon()
+        with pytest.raises(UsageError, match="is committed"):
+            attempt.write("x", blocks(b"1"), 1)
+        assert self.raw_read(storage, f"{NAME}/manifest.json") == b"{}"
+
+    def test_an_interrupted_write_fails_its_try(self, storage: Storage) -> None:
+        """When the blocks themselves raise, that error comes through and the try is over."""
+        attempt = storage.begin(NAME, "7f3a")
+        with pytest.raises(KeyboardInterrupt):
+            attempt.write("x", (_interrupt() for _ in range(1)), 1)
+        with pytest.raises(UsageError, match="has failed"):
+            attempt.commit(b"{}")
+
+    # ---- deleting
+
+    def test_delete_removes_a_checkpoint(self, storage: Storage) -> None:
+        """A deleted checkpoint is gone, and its neighbours stay."""
+        self.committed(storage)
+        self.committed(storage, NAME + "x")
+        storage.delete(NAME)
+        assert self.raw_names(storage) == {NAME + "x"}
+
+    def test_what_is_not_there_counts_as_deleted(self, storage: Storage) -> None:
+        """Two processes may delete the same checkpoint."""
+        storage.prepare()
+        storage.delete(NAME)
+
+    def test_sweep_removes_debris_only(self, storage: Storage) -> None:
+        """Unfinished tries, drafts and deletions go; checkpoints, records and strangers stay."""
+        debris = {".deleting-a-12", f"{NAME}.partial-7f3a", "0001.json.partial-ab"}
+        for path in (".deleting-a-12/x", f"{NAME}.partial-7f3a/x", "0001.json.partial-ab", "notes", f"{NAME}/x"):
+            self.raw_write(storage, path, b"x")
+        assert set(storage.sweep()) == debris
+        assert self.raw_names(storage) == {"notes", NAME}
+
+    def test_sweep_asks_what_is_debris(self, storage: Storage) -> None:
+        """A caller may spare what the default rule would remove."""
+        self.raw_write(storage, "a.partial-1/x", b"x")
+        self.raw_write(storage, "b.partial-2/x", b"x")
+        assert storage.sweep(lambda name: name.startswith("a")) == ["a.partial-1"]
+        assert self.raw_names(storage) == {"b.partial-2"}
+
+    # ---- names
+
+    @pytest.mark.parametrize("path", _OUTSIDE)
+    def test_a_path_out_of_the_storage_is_refused(self, storage: Storage, path: str) -> None:
+        """No verb takes a path that is not one or two plain components."""
+        for verb in (
+            lambda: storage.size(path),
+            lambda: storage.read(path, limit=1),
+            lambda: storage.read_into(path, 0, []),
+            lambda: storage.create(path, b""),
+            lambda: storage.append(path),
+            lambda: storage.list_files(path),
+            lambda: storage.delete(path),
+            lambda: storage.begin(path, "7f3a"),
+            lambda: storage.begin(NAME, f"{path}/x"),
+            lambda: storage.begin(NAME, "7f3a" + str(len(path))).write(path, [], 0),
+        ):
+            with pytest.raises(UsageError):
+                verb()
+
+
+def _interrupt() -> memoryview:
+    raise KeyboardInterrupt

@@ -1,0 +1,81 @@
+"""Digests of files by block."""
+
+import msgspec
+import pytest
+import xxhash
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.errors import CorruptError
+from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_spans, check_block, check_record
+
+DATA = bytes(range(256)) * 40
+
+
+def digested(data, block_size):
+    digest = FileDigest(block_size)
+    for begin in range(0, len(data), block_size):
+        digest.update(memoryview(data)[begin : begin + block_size])
+    return digest.record(len(data))
+
+
+@given(st.binary(max_size=300), st.integers(1, 64))
+def test_a_record_is_what_the_specification_says(data, block_size):
+    """Blocks are XXH3-128, the file's digest is BLAKE3 of the blocks' BLAKE3 digests."""
+    record = digested(data, block_size)
+    blocks = [data[begin:end] for begin, end in block_spans(record)]
+    assert b"".join(blocks) == data
+    assert record.blocks == tuple(xxhash.xxh3_128_hexdigest(block) for block in blocks)
+    assert record.digest == "blake3:" + blake3(b"".join(blake3(block).digest() for block in blocks)).hexdigest()
+    assert (record.size, record.block_size) == (len(data), block_size)
+
+
+def test_files_are_cut_into_four_mebibytes():
+    """The block size of written files is 4 MiB."""
+    assert FileDigest().record(0).block_size == BLOCK_SIZE == 4 * 1024 * 1024
+
+
+def test_a_short_block_can_only_be_the_last():
+    """A block after a short one, an empty one or one too long would shift all that follow."""
+    digest = FileDigest(10)
+    for wrong in (b"", bytes(11)):
+        with pytest.raises(ValueError, match="only the last may be short"):
+            digest.update(wrong)
+    digest.update(bytes(9))
+    with pytest.raises(ValueError, match="only the last may be short"):
+        digest.update(bytes(10))
+
+
+def test_a_record_of_another_size_is_refused():
+    """A file is only recorded when all of its bytes were digested."""
+    digest = FileDigest(10)
+    digest.update(bytes(9))
+    with pytest.raises(ValueError, match="digested 9 bytes of a file of 10"):
+        digest.record(10)
+
+
+@pytest.mark.parametrize("bit", range(0, 8 * 100, 37))
+def test_a_flipped_bit_is_found_in_its_block(bit):
+    """The block with the flipped bit is refused, by file and byte range, and the others are not."""
+    record = digested(DATA[:100], 32)
+    flipped = bytearray(DATA[:100])
+    flipped[bit // 8] ^= 1 << bit % 8
+    for index, (begin, end) in enumerate(block_spans(record)):
+        if begin <= bit // 8 < end:
+            with pytest.raises(CorruptError, match=rf"run/x: bytes {begin} to {end} are not"):
+                check_block(record, index, flipped[begin:end], where="run/x")
+        else:
+            check_block(record, index, flipped[begin:end], where="run/x")
+
+
+def test_check_record_names_what_differs():
+    """Size, block and BLAKE3 digest are each compared."""
+    record = digested(DATA, 4096)
+    check_record(record, record, where="x")
+    with pytest.raises(CorruptError, match="10239 bytes, the manifest says 10240"):
+        check_record(record, digested(DATA[:-1], 4096), where="x")
+    with pytest.raises(CorruptError, match="block 2 of 3"):
+        check_record(record, digested(DATA[:-1] + b"!", 4096), where="x")
+    with pytest.raises(CorruptError, match="BLAKE3"):
+        check_record(record, msgspec.structs.replace(record, digest="blake3:" + "0" * 64), where="x")

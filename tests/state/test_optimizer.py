@@ -1,0 +1,218 @@
+"""Optimizers as items."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn, optim
+
+from holdfast.errors import MisfitError, UnsafeValueError
+from holdfast.state.adapt import adapt
+
+
+def net(dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).to(dtype)
+
+
+def embedding() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Embedding(5, 2, sparse=True)
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1),
+    "sgd_momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "adam": lambda p: optim.Adam(p, lr=0.1),
+    "adam_amsgrad": lambda p: optim.Adam(p, lr=0.1, amsgrad=True),
+    "adam_tensor_lr": lambda p: optim.Adam(p, lr=torch.tensor(0.1)),
+    "adamw_foreach": lambda p: optim.AdamW(p, lr=0.1, foreach=True),
+    "adamw_fused": lambda p: optim.AdamW(p, lr=0.1, fused=True),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=0.1, centered=True, momentum=0.5),
+    "adagrad": lambda p: optim.Adagrad(p, lr=0.1),
+    "nadam": lambda p: optim.NAdam(p, lr=0.1),
+    "asgd": lambda p: optim.ASGD(p, lr=0.1),
+    "adafactor": lambda p: optim.Adafactor(p, lr=0.1),
+    "lbfgs": lambda p: optim.LBFGS(p, lr=0.1, max_iter=3, history_size=3),
+}
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    dtype = next(model.parameters()).dtype
+
+    for _ in range(steps):
+        x = torch.randn(6, 3, generator=generator).to(dtype)
+
+        def closure(x=x):
+            optimizer.zero_grad()
+            loss = model(x).float().square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+
+def resumed(save, load, make, model, optimizer, dtype=torch.float32):
+    """A new process: model and optimizer built anew, both restored."""
+    other = net(dtype)
+    twin = make(other.parameters())
+    saved = save(optimizer)
+    other.load_state_dict(model.state_dict())
+    load(twin, saved)
+    return other, twin
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_a_restored_optimizer_goes_on_bit_for_bit(save, load, name):
+    """Saved after three steps and continued for three, weights equal those of the run that went on."""
+    model = net()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    train(model, optimizer, 3, seed=1)
+    other, twin = resumed(save, load, OPTIMIZERS[name], model, optimizer)
+    train(model, optimizer, 3, seed=2)
+    train(other, twin, 3, seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert repr(optimizer.state_dict()) == repr(twin.state_dict())
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_an_optimizer_without_a_step_stays_without_one(save, load, name):
+    """Capture fills no state by stepping, and an empty state comes back empty."""
+    model = net()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    before = [p.clone() for p in model.parameters()]
+    state = copy.deepcopy(optimizer.state_dict())
+    _, twin = resumed(save, load, OPTIMIZERS[name], model, optimizer)
+    assert repr(optimizer.state_dict()) == repr(state) == repr(twin.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_sparse_adam_goes_on_bit_for_bit(save, load):
+    """Sparse gradients have dense state."""
+
+    def step(model, optimizer):
+        model(torch.tensor([1, 3])).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model, other = embedding(), embedding()
+    optimizer, twin = optim.SparseAdam(model.parameters()), optim.SparseAdam(other.parameters())
+    step(model, optimizer)
+    saved = save(optimizer)
+    other.load_state_dict(model.state_dict())
+    load(twin, saved)
+    step(model, optimizer)
+    step(other, twin)
+    assert torch.equal(model.weight, other.weight)
+
+
+class Float32Moments(torch.optim.Optimizer):
+    """Keeps its moment in float32 whatever its parameters are, as optimizers for bfloat16 do; and a string."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                state.setdefault("moment", torch.zeros_like(p, dtype=torch.float32))
+                state.setdefault("history", [])
+                state["mode"] = "warm"
+                state["moment"].mul_(0.9).add_(torch.full_like(p, 1 / 3).float())
+                state["history"].append(state["moment"].clone())
+                p.sub_(state["moment"].to(p.dtype))
+
+
+def test_state_of_another_dtype_than_its_parameter_is_not_cast(save, load):
+    """float32 moments of bfloat16 parameters keep their bits, which `load_state_dict` alone would lose."""
+    model, other = net(torch.bfloat16), net(torch.bfloat16)
+    optimizer, twin = Float32Moments(model.parameters()), Float32Moments(other.parameters())
+    optimizer.step()
+    optimizer.step()
+    load(twin, save(optimizer))
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        here, there = optimizer.state[p], twin.state[q]
+        assert there["moment"].dtype == torch.float32
+        assert torch.equal(here["moment"], there["moment"])
+        assert all(torch.equal(a, b) for a, b in zip(here["history"], there["history"], strict=True))
+        assert there["mode"] == "warm"
+
+
+def test_undo_puts_the_former_state_back(save, load):
+    """A restore that is taken back leaves the optimizer with the tensors it had."""
+    model, other = net(torch.bfloat16), net(torch.bfloat16)
+    optimizer, twin = Float32Moments(model.parameters()), Float32Moments(other.parameters())
+    optimizer.step()
+    twin.step()
+    twin.step()
+    twin.param_groups[0]["lr"] = 0.5
+    first = next(other.parameters())
+    moment = twin.state[first]["moment"]
+    restore = load(twin, save(optimizer))
+    assert twin.state[first]["moment"] is not moment
+    restore.undo()
+    assert twin.state[first]["moment"] is moment
+    assert twin.param_groups[0]["lr"] == 0.5
+
+
+def test_a_changed_model_is_refused_before_anything_changes(save):
+    """Parameters are compared by number, shape and dtype, and every difference is listed."""
+    model = net()
+    optimizer = optim.Adam(model.parameters())
+    train(model, optimizer, 1, seed=0)
+    other = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))
+    twin = optim.Adam(other.parameters())
+    with pytest.raises(MisfitError) as caught:
+        adapt("optimizer", twin).prepare(save(optimizer, "optimizer").record)
+    assert (
+        "parameter group 0, parameter 0: float32 [4, 3] in the checkpoint, float32 [5, 3] here" in caught.value.problems
+    )
+    assert len(caught.value.problems) == 3
+    assert not twin.state
+
+
+def test_a_changed_number_of_parameters_or_groups_is_refused(save):
+    """A layer or a group more or fewer is named."""
+    record = save(optim.SGD(net().parameters(), lr=0.1)).record
+    with pytest.raises(MisfitError, match="4 parameters in the checkpoint, 2 here"):
+        adapt("o", optim.SGD(nn.Linear(3, 4).parameters(), lr=0.1)).prepare(record)
+    groups = [{"params": [p]} for p in net().parameters()]
+    with pytest.raises(MisfitError, match="1 parameter groups in the checkpoint, 4 here"):
+        adapt("o", optim.SGD(groups, lr=0.1)).prepare(record)
+
+
+def test_another_class_of_optimizer_is_refused(save):
+    """Adam's state is not AdamW's."""
+    with pytest.raises(MisfitError, match="class Adam in the checkpoint, AdamW here"):
+        adapt("o", optim.AdamW(net().parameters())).prepare(save(optim.Adam(net().parameters())).record)
+
+
+def test_a_function_in_a_group_is_refused_with_its_path(save):
+    """The path leads to the key of the param group."""
+    optimizer = optim.SGD([{"params": net().parameters(), "hook": lambda: None}], lr=0.1)
+    with pytest.raises(UnsafeValueError) as caught:
+        save(optimizer, "optimizer")
+    assert caught.value.path == "optimizer/param_groups/0/hook"
+
+
+def test_learning_rates_are_numbers():
+    """One per group, also where the learning rate is a tensor."""
+    first, second = net().parameters(), net().parameters()
+    optimizer = optim.Adam([{"params": first, "lr": 0.25}, {"params": second, "lr": torch.tensor(0.5)}])
+    assert adapt("o", optimizer).learning_rates() == [0.25, 0.5]
+
+
+def test_capture_moves_no_version_counter(save):
+    """The state's own tensors are referred to, not written."""
+    model = net()
+    optimizer = optim.AdamW(model.parameters())
+    train(model, optimizer, 1, seed=0)
+    tensors = [v for s in optimizer.state.values() for v in s.values()] + list(model.parameters())
+    versions = [t._version for t in tensors]
+    save(optimizer)
+    assert versions == [t._version for t in tensors]

@@ -1,0 +1,104 @@
+"""The process's random numbers."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from holdfast.errors import CorruptError
+from holdfast.state.torch import rng
+from holdfast.state.tree import capture_tree, restore_tree
+
+
+def draws():
+    return (
+        random.random(),
+        random.gauss(0, 1),
+        np.random.rand(),
+        np.random.randn(),
+        float(torch.rand(())),
+        float(torch.randn(())),
+    )
+
+
+def test_restored_generators_give_the_same_numbers():
+    """Python's, numpy's and torch's streams repeat, half-used Gaussian pairs included."""
+    draws()
+    state = rng.capture()
+    first = draws()
+    assert draws() != first
+    assert rng.restore(state) == ()
+    assert draws() == first
+
+
+def test_capturing_draws_nothing():
+    """A run that is captured sees the numbers of one that is not."""
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    first = draws()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    state = rng.capture()
+    rng.digest(state)
+    rng.to_tree(state)
+    assert draws() == first
+
+
+@pytest.mark.parametrize(
+    "draw", [random.random, np.random.rand, lambda: torch.rand(())], ids=["python", "numpy", "torch"]
+)
+def test_a_draw_from_any_generator_shows(draw):
+    """States and digests differ after one number, and agree without."""
+    before = rng.capture()
+    assert rng.same(before, rng.capture())
+    assert rng.digest(before) == rng.digest(rng.capture())
+    draw()
+    after = rng.capture()
+    assert not rng.same(before, after)
+    assert rng.digest(before) != rng.digest(after)
+
+
+def test_a_state_goes_through_a_checkpoint():
+    """As nested plain values with tensors, and back."""
+    state = rng.capture()
+    tree, sources = capture_tree(rng.to_tree(state), "rng")
+    value, targets = restore_tree(tree, {name: source.spec for name, source in sources.items()}, "rng")
+    for name, target in targets.items():
+        sources[name].copy_into(target.buffer())
+        target.finish()
+    found = rng.from_tree(value)
+    assert rng.same(found, state)
+    first = draws()
+    rng.restore(found)
+    assert draws() == first
+
+
+@pytest.mark.parametrize(
+    "change", [{"python": None}, {"torch": torch.zeros(3, dtype=torch.uint8)}, {"cuda": [1]}, {"numpy": {}}]
+)
+def test_a_state_that_is_none_is_corrupt(change):
+    """Refused before any generator is touched."""
+    with pytest.raises(CorruptError, match="random number state"):
+        rng.from_tree({**rng.to_tree(rng.capture()), **change})
+
+
+def test_missing_cuda_devices_are_noted():
+    """A resume with fewer devices goes on and says so."""
+    state = rng.capture()
+    more = rng.RngState(state.python, state.numpy, state.cpu, (torch.zeros(16, dtype=torch.uint8),) * 99)
+    notes = rng.restore(more)
+    assert "CUDA devices not restored" in notes[0]
+
+
+def test_numpy_is_left_alone_until_it_is_used():
+    """Capturing does not load numpy's generators, whose first use seeds them."""
+    code = "import sys; from holdfast.state.torch import rng; s = rng.capture(); assert s.numpy is None; "
+    code += "assert 'numpy.random' not in sys.modules; rng.restore(s); assert rng.same(s, rng.capture())"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,207 @@
+"""LocalStorage keeps the contract, and does so durably: what is synced when, and what is never followed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import AlreadyExistsError, CorruptError, StorageError
+from holdfast.storage.local import LocalStorage
+from holdfast.testing.faults import failing_call
+from holdfast.testing.storage_conformance import NAME, StorageConformance, blocks
+
+
+class TestLocalStorage(StorageConformance):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> LocalStorage:
+        return LocalStorage(tmp_path / "runs" / "digits")
+
+    def raw_read(self, storage: LocalStorage, path: str) -> bytes:
+        return Path(storage.root, path).read_bytes()
+
+    def raw_write(self, storage: LocalStorage, path: str, data: bytes) -> None:
+        target = Path(storage.root, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+    def raw_names(self, storage: LocalStorage) -> set[str]:
+        return {path.name for path in Path(storage.root).iterdir()}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "run")
+
+
+@pytest.fixture
+def trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The syncs, renames and links in order, as paths relative to ``tmp_path``."""
+    events: list[str] = []
+
+    def relative(path: str) -> str:
+        return os.path.relpath(path, tmp_path)
+
+    def spy(name: str, describe: Callable[..., str]) -> None:
+        original = getattr(os, name)
+
+        def wrapper(*args: object, **kwargs: object) -> object:
+            description = describe(*args)
+            result = original(*args, **kwargs)
+            events.append(f"{name} {description}")
+            return result
+
+        monkeypatch.setattr(os, name, wrapper)
+
+    spy("fsync", lambda descriptor: relative(os.readlink(f"/proc/self/fd/{descriptor}")))
+    spy("rename", lambda source, target: f"{relative(source)} -> {relative(target)}")
+    spy("mkdir", relative)
+    return events
+
+
+def test_making_a_storage_makes_no_folder(tmp_path: Path) -> None:
+    """Looking at a folder that is not there leaves it that way."""
+    storage = LocalStorage(tmp_path / "run")
+    storage.list(), storage.sweep(), storage.sync(), storage.list_files(NAME)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_its_url_is_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative folder stays the same one when the script changes its working directory; ~ is the home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert LocalStorage("runs/a").url == str(tmp_path / "runs" / "a")
+    assert LocalStorage("~/runs").url == str(tmp_path / "runs")
+
+
+def test_a_commit_syncs_shards_manifest_folder_then_renames_then_syncs_the_parent(
+    storage: LocalStorage, trace: list[str]
+) -> None:
+    """At no instant can a power cut show a manifest under the final name whose shards are not durable."""
+    storage.prepare()
+    attempt = storage.begin(NAME, "7f3a")
+    trace.clear()
+    attempt.write("a", blocks(b"1"), 1)
+    attempt.write("b", blocks(b"2"), 1)
+    attempt.commit(b"{}")
+    partial = f"run/{NAME}.partial-7f3a"
+    assert trace == [
+        f"fsync {partial}/a",
+        f"fsync {partial}/b",
+        f"fsync {partial}/manifest.json",
+        f"fsync {partial}",
+        f"rename {partial} -> run/{NAME}",
+        "fsync run",
+    ]
+
+
+def test_a_new_folder_is_durable_in_its_parents(tmp_path: Path, trace: list[str]) -> None:
+    """A power cut cannot take away the run folder with the checkpoints in it."""
+    LocalStorage(tmp_path / "runs" / "digits").prepare()
+    assert trace == ["mkdir runs", "fsync .", "mkdir runs/digits", "fsync runs"]
+
+
+def test_a_created_file_is_durable_before_it_has_its_name(storage: LocalStorage, trace: list[str]) -> None:
+    """The bytes are synced under another name, and the folder after the file got its own."""
+    storage.create("attempts/0001.json", b"{}")
+    synced = [event for event in trace if event.startswith("fsync")]
+    assert synced[-2].startswith("fsync run/0001.json.partial-")
+    assert synced[-1] == "fsync run/attempts"
+
+
+def test_a_deletion_is_durable_before_bytes_go(storage: LocalStorage, trace: list[str]) -> None:
+    """A checkpoint is taken away whole: a power cut cannot leave half of it under its name."""
+    storage.begin(NAME, "7f3a").commit(b"{}")
+    trace.clear()
+    with failing_call("unlink"), pytest.raises(StorageError, match=NAME):
+        storage.delete(NAME)
+    assert trace[0].startswith(f"rename run/{NAME} -> run/.deleting-{NAME}-")
+    assert trace[1] == "fsync run"
+    assert [name for name in storage.list() if not name.startswith(".deleting-")] == []
+    assert len(storage.sweep()) == 1
+
+
+def test_a_file_system_without_hard_links_still_creates_only(storage: LocalStorage) -> None:
+    """Where a name cannot be linked, it is opened exclusively: one claim wins."""
+    with failing_call("link", error=errno.EPERM, times=2):
+        storage.create("0001.json", b"first")
+        with pytest.raises(AlreadyExistsError):
+            storage.create("0001.json", b"second")
+    assert (Path(storage.root) / "0001.json").read_bytes() == b"first"
+    assert storage.list() == ["0001.json"]
+
+
+def test_a_short_write_is_continued(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that takes a few bytes at a time gets them all."""
+    original = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: original(descriptor, data[:3]))
+    attempt = storage.begin(NAME, "7f3a")
+    attempt.write("x", blocks(b"0123456789", b"abcde"), 15)
+    journal = storage.append("journal")
+    journal.write(b"a long line\n")
+    journal.close()
+    assert Path(storage.root, f"{NAME}.partial-7f3a", "x").read_bytes() == b"0123456789abcde"
+    assert Path(storage.root, "journal").read_bytes() == b"a long line\n"
+
+
+def test_a_short_read_is_continued(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that gives a few bytes at a time is asked until every buffer is full."""
+    storage.create("x", bytes(range(20)))
+    original = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda descriptor, views, offset: original(descriptor, [views[0][:3]], offset))
+    first, second = bytearray(7), bytearray(10)
+    storage.read_into("x", 2, [memoryview(first), memoryview(second)])
+    assert first + second == bytes(range(2, 19))
+
+
+def test_reading_works_without_preadv(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no vectored reads."""
+    storage.create("x", bytes(range(20)))
+    monkeypatch.delattr(os, "preadv")
+    first, second = bytearray(7), bytearray(10)
+    storage.read_into("x", 2, [memoryview(first), memoryview(second)])
+    assert first + second == bytes(range(2, 19))
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_corrupt(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the file is never taken for the end of the bytes that were promised."""
+    storage.create("x", b"12345678")
+    monkeypatch.setattr(os, "preadv", lambda descriptor, views, offset: 0)
+    with pytest.raises(CorruptError, match="ends at byte 0"):
+        storage.read_into("x", 0, [memoryview(bytearray(8))])
+
+
+def test_debris_that_cannot_be_removed_stays_and_does_not_raise(storage: LocalStorage) -> None:
+    """A run starts although something in its folder cannot be cleaned up."""
+    storage.begin(NAME, "old").write("x", blocks(b"1"), 1)
+    with failing_call("unlink", error=errno.EACCES):
+        assert storage.sweep() == []
+    assert storage.sweep() == [f"{NAME}.partial-old"]
+
+
+def test_removal_does_not_follow_links(storage: LocalStorage, tmp_path: Path) -> None:
+    """A link in a checkpoint that is deleted, or that is debris itself, never takes its target along."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "data").write_bytes(b"x")
+    storage.begin(NAME, "7f3a").commit(b"{}")
+    Path(storage.root, NAME, "link").symlink_to(precious)
+    Path(storage.root, "a.partial-1").symlink_to(precious)
+    storage.delete(NAME)
+    assert storage.sweep() == ["a.partial-1"]
+    assert storage.list() == []
+    assert (precious / "data").read_bytes() == b"x"
+
+
+def test_abandon_never_raises(storage: LocalStorage) -> None:
+    """What cannot be removed after a failure is left to the next sweep; the first error is the one that counts."""
+    attempt = storage.begin(NAME, "7f3a")
+    attempt.write("x", blocks(b"1"), 1)
+    with failing_call("unlink"):
+        attempt.abandon()
+    assert storage.list() == [f"{NAME}.partial-7f3a"]
