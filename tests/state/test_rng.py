@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def test_a_state_that_is_none_is_corrupt(change):
 def test_missing_cuda_devices_are_noted():
     """A resume with fewer devices goes on and says so."""
     state = rng.capture()
-    more = rng.RngState(state.python, state.numpy, state.cpu, (torch.zeros(16, dtype=torch.uint8),) * 99)
+    more = dataclasses.replace(state, cuda=(torch.zeros(16, dtype=torch.uint8),) * 99)
     notes = rng.restore(more)
     assert "CUDA devices not restored" in notes[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -34,8 +35,7 @@ class Arena:
     def __init__(self, size: int) -> None:
         self.size = max(size, mmap.PAGESIZE)
         require_memory(self.size, "the snapshot of this run's state", allowed_memory())
-        self.descriptor = _shared_memory(self.size)
-        self._map = mmap.mmap(self.descriptor, self.size)
+        self.descriptor, self._map = _shared_memory(self.size)
         self.view = memoryview(self._map)
         self._closed = threading.Event()
         self._prefault: threading.Thread | None = None
@@ -62,22 +62,27 @@ class Arena:
         self._closed.set()
         if self._prefault is not None:
             self._prefault.join()
-        self.view.release()
-        self._map.close()
         os.close(self.descriptor)
+        # A copy that failed leaves a part of the memory in its traceback; it is unmapped when that goes.
+        with contextlib.suppress(BufferError):
+            self.view.release()
+            self._map.close()
 
 
-def _shared_memory(size: int) -> int:
-    descriptor = _open_anonymous()
-    try:
-        _truncate(descriptor, size)
-    except OSError as error:
-        os.close(descriptor)
-        raise MemoryLimitError(
-            f"cannot set aside {size:,} bytes of shared memory for snapshots: {error}. "
-            "Raise the file-size limit (ulimit -f), which shared memory falls under, or the memory limit."
-        ) from error
-    return descriptor
+def _shared_memory(size: int) -> tuple[int, mmap.mmap]:
+    with contextlib.ExitStack() as undo:
+        try:
+            descriptor = _open_anonymous()
+            undo.callback(os.close, descriptor)
+            _truncate(descriptor, size)
+            mapped = mmap.mmap(descriptor, size)
+        except OSError as error:
+            raise MemoryLimitError(
+                f"cannot set aside {size:,} bytes of shared memory for snapshots: {error}. Raise the memory limit, the "
+                "file-size limit (ulimit -f), which shared memory falls under, or the limit on open files (ulimit -n)."
+            ) from error
+        undo.pop_all()
+    return descriptor, mapped
 
 
 def _open_anonymous() -> int:

@@ -97,6 +97,7 @@ class Checkpointer:
     def _renew_arena(self, size: int) -> None:
         """The old arena goes first: both at once might be more than the memory allowed."""
         if self._arena is not None:
+            self.writer.use(None)
             self._arena.close()
             self._arena = None
         self._arena = Arena(align(size))

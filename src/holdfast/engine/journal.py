@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
-from holdfast.errors import NotFoundError
+from holdfast.errors import NotFoundError, StorageError
 from holdfast.storage.base import Storage
 
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 READ_LIMIT = 4 << 30
+_BACKLOG = 10_000
+"""Lines kept while the storage takes none."""
 
 
 def journal_path(attempt: int) -> str:
@@ -35,19 +37,26 @@ class Journal:
         self._lines.append(_encoder.encode({"t": kind, **fields}))
 
     def flush(self) -> None:
-        """Hands all lines to the kernel, which keeps them whatever happens to this process."""
-        if self._lines:
-            data = b"\n".join((*self._lines, b""))
-            self._lines.clear()
-            self._appender.write(data)
+        """Hands all lines to the kernel, which keeps them whatever happens to this process.
+
+        Raises `StorageError` if they are refused; the next flush tries them again.
+        """
+        if not self._lines:
+            return
+        try:
+            self._appender.write(b"\n".join((*self._lines, b"")))
+        except StorageError:
+            del self._lines[:-_BACKLOG]
+            raise
+        self._lines.clear()
 
     def close(self) -> None:
-        self.flush()
+        """Closes the file; what was not flushed is lost."""
         self._appender.close()
 
 
 def read_journal(storage: Storage, attempt: int) -> Iterator[dict[str, Any]]:
-    """The lines of an attempt. A line that a power cut left half there ends the reading, as does a missing file."""
+    """The lines of an attempt, none if it has no journal. A line that is half there, after a power cut, is skipped."""
     try:
         data = storage.read(journal_path(attempt), limit=READ_LIMIT)
     except NotFoundError:
@@ -56,6 +65,6 @@ def read_journal(storage: Storage, attempt: int) -> Iterator[dict[str, Any]]:
         try:
             record = _decoder.decode(line)
         except msgspec.DecodeError:
-            return
+            continue
         if isinstance(record, dict):
             yield record

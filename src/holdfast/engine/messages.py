@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import sys
+from collections.abc import Iterable
 
 import msgspec
 
@@ -92,6 +94,25 @@ def channel() -> tuple[socket.socket, socket.socket]:
 
 def send(connection: socket.socket, message: ToWriter | ToTrainer, descriptors: tuple[int, ...] = ()) -> None:
     socket.send_fds(connection, [msgspec.json.encode(message)], list(descriptors))
+
+
+def shortened(message: Committed | Failed) -> Committed | Failed:
+    """``message`` within what a datagram takes: names, notes and text beyond what anyone reads are left out."""
+    notes = tuple(note[:500] for note in message.notes[:20])
+    if isinstance(message, Committed):
+        return msgspec.structs.replace(message, notes=notes, deleted=message.deleted[:500])
+    return msgspec.structs.replace(message, notes=notes, message=message.message[:2000])
+
+
+def readable(descriptors: Iterable[int], timeout: float | None) -> list[int]:
+    """Those of ``descriptors`` that can be read, once one can be or ``timeout`` seconds have passed.
+
+    By poll: select refuses descriptors above 1023, which a trainer with many open files has.
+    """
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000)]
 
 
 def receive_by_writer(connection: socket.socket) -> tuple[ToWriter | None, list[int]]:

@@ -31,6 +31,9 @@ def persist(storage: Storage, request: SaveRequest, arena: memoryview) -> Commit
         try:
             manifest, size = _commit(storage, request, arena, _try_id(request))
         except AlreadyExistsError as error:
+            if last:
+                # Ours, and visible, but its folder's fsync failed: a second one would succeed without saying anything.
+                return _failure(request, error, notes)
             return _committed_before(storage, request, error, notes)
         except HoldfastError as error:
             if not last and isinstance(error, StorageError) and error.errno == errno.EIO:

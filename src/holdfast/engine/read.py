@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from holdfast.engine.leaves import Target
 from holdfast.errors import CorruptError
 from holdfast.format.digests import FileDigest, block_digest
 from holdfast.format.dtypes import nbytes, stored_as
-from holdfast.format.safetensors import HEADER_LIMIT, parse_header
+from holdfast.format.safetensors import PREFIX_SIZE, StoredTensor, header_size, parse_header
 from holdfast.storage.base import Storage
 from holdfast.types import Chunk, FileRecord, TensorRecord, TensorSpec
 
@@ -42,12 +42,13 @@ def verify(storage: Storage, entry: Entry, *, tampering: bool = False, advance: 
     manifest says; with ``tampering`` also the BLAKE3 digest of each file. Raises `CorruptError`
     that names the file and the first byte range that differs.
     """
+    headers = _expected_headers(entry)
     for file, record in shard_files(entry.manifest).items():
         if tampering:
             _check_tampering(storage, entry.name, file, record, advance)
         else:
             _run([_block_check(storage, entry.name, file, record, index) for index in range(len(record.blocks))], advance)
-        _check_header(storage, entry, file, record)
+        _check_header(storage, entry, file, record, headers[file])
 
 
 def read(storage: Storage, entry: Entry, targets: Targets, *, advance: Advance = lambda _: None) -> None:
@@ -87,7 +88,7 @@ def _run(jobs: Sequence[Callable[[], int]], advance: Advance) -> None:
             advance(job())
         return
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="holdfast-read") as pool:
-        for window in itertools.batched(jobs, _WINDOW) if hasattr(itertools, "batched") else _windows(jobs):
+        for window in _windows(jobs):
             for done in pool.map(lambda job: job(), window):
                 advance(done)
 
@@ -100,13 +101,23 @@ def _block_check(storage: Storage, name: str, file: str, record: FileRecord, ind
     def check() -> int:
         begin = index * record.block_size
         length = min(record.block_size, record.size - begin)
-        buffer = memoryview(bytearray(length))
+        buffer = _scratch(length)
         storage.read_into(f"{name}/{file}", begin, [buffer])
         if block_digest(buffer) != record.blocks[index]:
             raise _damaged(name, file, f"bytes {begin:,} to {begin + length:,} are not the ones that were committed")
         return length
 
     return check
+
+
+_threads = threading.local()
+
+
+def _scratch(length: int) -> memoryview:
+    """Memory of this thread to read a block into: fresh pages for each block would cost more than the reading."""
+    if len(getattr(_threads, "buffer", b"")) < length:
+        _threads.buffer = bytearray(length)
+    return memoryview(_threads.buffer)[:length]
 
 
 def _check_tampering(storage: Storage, name: str, file: str, record: FileRecord, advance: Advance) -> None:
@@ -129,18 +140,33 @@ def _damaged(name: str, file: str, what: str) -> CorruptError:
     return CorruptError(f"{name}/{file}: {what}. Use another checkpoint, or restore the file from a copy.")
 
 
-def _check_header(storage: Storage, entry: Entry, file: str, record: FileRecord) -> None:
+def _check_header(
+    storage: Storage, entry: Entry, file: str, record: FileRecord, expected: dict[str, StoredTensor]
+) -> None:
     """The file opens as what the manifest says it is, also for those who read it without the manifest."""
-    prefix = memoryview(bytearray(min(record.size, HEADER_LIMIT)))
-    storage.read_into(f"{entry.name}/{file}", 0, [prefix])
-    found = parse_header(bytes(prefix), record.size)
+    path = f"{entry.name}/{file}"
+    length = header_size(_read(storage, path, PREFIX_SIZE), record.size)
+    found = parse_header(_read(storage, path, length), record.size)
+    for name, wanted in expected.items():
+        if found.get(name) != wanted:
+            raise _damaged(entry.name, file, f"its header says {found.get(name)} of {name!r}, not {wanted}")
+
+
+def _read(storage: Storage, path: str, length: int) -> bytes:
+    buffer = bytearray(length)
+    storage.read_into(path, 0, [memoryview(buffer)])
+    return bytes(buffer)
+
+
+def _expected_headers(entry: Entry) -> dict[str, dict[str, StoredTensor]]:
+    """What each file's header has to say of the tensors that lie in it whole."""
+    expected: dict[str, dict[str, StoredTensor]] = {file: {} for file in shard_files(entry.manifest)}
     for item in entry.manifest.items.values():
         for name, tensor in item.tensors.items():
-            for chunk in tensor.chunks:
-                if chunk.file == file and len(tensor.chunks) == 1:
-                    want = (*stored_as(tensor.spec), chunk.begin, chunk.end)
-                    if found.get(name) != want:
-                        raise _damaged(entry.name, file, f"its header says {found.get(name)} of {name!r}, not {want}")
+            if len(tensor.chunks) == 1:
+                chunk = tensor.chunks[0]
+                expected[chunk.file][name] = (*stored_as(tensor.spec), chunk.begin, chunk.end)
+    return expected
 
 
 def _add(

@@ -17,13 +17,15 @@ import msgspec
 
 from holdfast.errors import AlreadyExistsError, CorruptError, OwnershipError, UnsupportedFormatError
 from holdfast.format.manifest import FORMAT
-from holdfast.format.names import CheckpointName
+from holdfast.format.names import CheckpointName, is_debris
 from holdfast.storage.local import LocalStorage
 from holdfast.storage.locks import RecordLock
 
 RUN_FILE = "holdfast.json"
 WRITER_WAIT_SECONDS = 600.0
 """How long a new attempt waits for its predecessor's writer, which may be writing many gigabytes."""
+TRAINER_WAIT_SECONDS = 5.0
+"""How long a new attempt tries before it is refused: a trainer that was killed keeps its lock while its memory is freed."""
 _SMALL = 1 << 20
 _ATTEMPT = re.compile(r"(\d{4,})\.json")
 
@@ -70,14 +72,14 @@ class RunFolder:
         storage = LocalStorage(path)
         storage.prepare()
         lock = RecordLock(path / ".trainer.lock")
-        if not lock.acquire():
+        if not _acquired(lock, TRAINER_WAIT_SECONDS):
             raise OwnershipError(_taken(path, lock.holder()))
         folder = cls(path, storage, lock)
         try:
             folder._await_writer(say)
             # A rename that is visible may not be durable yet; what this attempt builds on has to be.
             storage.sync()
-            for name in storage.sweep():
+            for name in storage.sweep(is_debris):
                 say(f"removed {name}, left by a save that was interrupted")
         except BaseException:
             lock.release()
@@ -94,17 +96,13 @@ class RunFolder:
 
     def _await_writer(self, say: Callable[[str], None]) -> None:
         lock = RecordLock(self.writer_lock)
-        deadline, told = time.monotonic() + WRITER_WAIT_SECONDS, False
-        while not lock.acquire():
-            if not told:
-                say(f"waiting for the writer of the previous attempt to finish its save ({_who(lock.holder())})")
-                told = True
-            if time.monotonic() > deadline:
+        if not lock.acquire():
+            say(f"waiting for the writer of the previous attempt to finish its save ({_who(lock.holder())})")
+            if not _acquired(lock, WRITER_WAIT_SECONDS):
                 raise OwnershipError(
                     f"{self.path}: the writer of the previous attempt ({_who(lock.holder())}) has not finished within "
                     f"{WRITER_WAIT_SECONDS:.0f} s; see {self.writer_log}. Wait for it, or end that process."
                 )
-            time.sleep(0.02)
         lock.release()
 
     def identity(self) -> RunIdentity:
@@ -134,6 +132,16 @@ class RunFolder:
 
     def close(self) -> None:
         self._lock.release()
+
+
+def _acquired(lock: RecordLock, seconds: float) -> bool:
+    """Whether the lock could be taken within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not lock.acquire():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def read_identity(storage: LocalStorage) -> RunIdentity:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import select
 import signal
 import socket
 import sys
@@ -29,10 +28,13 @@ from holdfast.engine.messages import (
     ToTrainer,
     ToWriter,
     UseArena,
+    readable,
     receive_by_writer,
     send,
+    shortened,
 )
 from holdfast.engine.persist import persist
+from holdfast.format.names import is_debris
 from holdfast.storage.local import LocalStorage
 from holdfast.storage.locks import RecordLock
 
@@ -52,7 +54,7 @@ class Trainer:
         """A process descriptor turns readable when its process ends; without one, the parent changes."""
         if self.descriptor is None:
             return os.getppid() == self._pid
-        return not select.select([self.descriptor], [], [], 0)[0]
+        return not readable([self.descriptor], 0)
 
 
 class Writer:
@@ -72,18 +74,21 @@ class Writer:
             if isinstance(message, UseArena):
                 self._map(descriptors[0], message.size)
             elif isinstance(message, Persist):
-                self._answer(self._persist(message))
+                self._answer(shortened(self._persist(message)))
             else:
                 return
 
     def _next(self) -> tuple[ToWriter | None, list[int]]:
-        watched = [self._connection] if self._trainer.descriptor is None else [self._connection, self._trainer.descriptor]
+        connection, trainer = self._connection.fileno(), self._trainer.descriptor
         while True:
-            readable, _, _ = select.select(watched, [], [], None if len(watched) == 2 else _POLL_SECONDS)
-            # Messages first: what a dying trainer has sent is to be done before its death counts.
-            if self._connection in readable:
-                return receive_by_writer(self._connection)
-            if not self._trainer.alive():
+            readable([connection] if trainer is None else [connection, trainer], _POLL_SECONDS if trainer is None else None)
+            gone = not self._trainer.alive()
+            # Looked for after the death: what a dying trainer sent last is to be done before its death counts.
+            if readable([connection], 0):
+                # A trainer that died without reading an answer resets the connection, once.
+                with contextlib.suppress(ConnectionResetError):
+                    return receive_by_writer(self._connection)
+            elif gone:
                 return None, []
 
     def _map(self, descriptor: int, size: int) -> None:
@@ -118,6 +123,15 @@ def _take_lock(path: str, trainer: Trainer) -> RecordLock:
     return lock
 
 
+def _sweep(folder: str) -> None:
+    """Removes what a writer left that died while its trainer lives on: no later start might come to do it.
+
+    Only while the trainer lives, which keeps every other one out: the next trainer's files are no debris.
+    """
+    for name in LocalStorage(folder).sweep(is_debris):
+        _log(f"removed {name}, left by a writer that died")
+
+
 def _log(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} writer {os.getpid()}: {text}", flush=True)
 
@@ -129,6 +143,8 @@ def main(arguments: list[str]) -> None:
     trainer = Trainer(int(trainer_descriptor), int(trainer_pid))
     lock = _take_lock(lock_path, trainer)
     try:
+        if trainer.alive():
+            _sweep(folder)
         Writer(folder, socket.socket(fileno=int(connection)), trainer).serve()
     except BaseException:
         _log(traceback.format_exc())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+
+import msgspec
 
 from holdfast.engine.arena import Arena
 from holdfast.engine.messages import (
@@ -22,6 +23,7 @@ from holdfast.engine.messages import (
     ToWriter,
     UseArena,
     channel,
+    readable,
     receive_by_trainer,
     send,
 )
@@ -62,10 +64,10 @@ class WriterHandle:
     def pid(self) -> int:
         return self._process.pid
 
-    def use(self, arena: Arena) -> None:
-        """Makes ``arena`` the one that later requests refer to."""
+    def use(self, arena: Arena | None) -> None:
+        """Makes ``arena`` the one that later requests refer to; None before the old one is closed."""
         self._arena = arena
-        if self._ready:
+        if self._ready and arena is not None:
             self._tell(UseArena(arena.size), (arena.descriptor,))
 
     def persist(self, request: Persist) -> None:
@@ -73,24 +75,27 @@ class WriterHandle:
 
         That holds only with a writer that already has its lock; otherwise the next attempt could list
         the folder before this writer commits. So this waits for it, once, at the first save.
+        Raises `SaveError` if no writer can be started.
         """
-        self._deaths = 0
-        if self._process.poll() is not None:
-            self._restart()
-        self._await_ready()
+        try:
+            if self._process.poll() is not None:
+                self._restart()
+            self._await_ready()
+        except SaveError:
+            self._deaths = 0
+            raise
         self._request = request
         self._tell(request)
 
     def poll(self) -> Outcome | None:
         """The outcome of the last request, if it has come. A dead writer is replaced and asked again."""
         if self._request is None:
+            self._replace_idle()
             return None
         outcome = self._receive()
         if outcome is None and self._process.poll() is not None:
             outcome = self._receive() or self._mend()
-        if outcome is not None:
-            self._request = None
-        return outcome
+        return None if outcome is None else self._settled(outcome)
 
     def wait(self, timeout: float | None = None) -> Outcome | None:
         """`poll` until an outcome comes; None when nothing is on its way or ``timeout`` seconds have passed."""
@@ -101,7 +106,7 @@ class WriterHandle:
                 return outcome
             if deadline is not None and time.monotonic() > deadline:
                 return None
-            select.select([self._connection], [], [], 0.1)
+            readable([self._connection.fileno()], 0.1)
         return None
 
     def close(self) -> None:
@@ -117,6 +122,15 @@ class WriterHandle:
         self._connection.close()
 
     def _start(self) -> None:
+        try:
+            self._launch()
+        except OSError as error:
+            raise SaveError(
+                f"cannot start the writer process: {error}. Look at the limits on processes and open files (ulimit -u, -n), "
+                f"at the memory, and at {self._log}."
+            ) from error
+
+    def _launch(self) -> None:
         self._ready = False
         self._connection, theirs = channel()
         with theirs, _own_descriptor() as trainer, self._log.open("ab") as log:
@@ -132,7 +146,7 @@ class WriterHandle:
     def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not self._ready:
-            select.select([self._connection], [], [], 0.05)
+            readable([self._connection.fileno()], 0.05)
             self._receive()
             if not self._ready and self._process.poll() is not None:
                 self._restart()
@@ -151,6 +165,19 @@ class WriterHandle:
             self._ready = True
             if self._arena is not None:
                 self._tell(UseArena(self._arena.size), (self._arena.descriptor,))
+
+    def _settled(self, outcome: Outcome) -> Outcome:
+        deaths, self._deaths, self._request = self._deaths, 0, None
+        if not deaths or isinstance(outcome, Failed):
+            return outcome
+        note = f"the writer process had died {deaths} times and was replaced; see {self._log}"
+        return msgspec.structs.replace(outcome, notes=(*outcome.notes, note))
+
+    def _replace_idle(self) -> None:
+        """A writer that died with nothing to do is replaced at once, so that the next save need not wait for its start."""
+        if self._process.poll() is not None and self._deaths < RESTARTS:
+            with contextlib.suppress(SaveError):
+                self._restart()
 
     def _mend(self) -> Failed | None:
         """Another writer persists the intact arena again."""

@@ -38,7 +38,7 @@ class KeepLast(KeepPolicy):
     count: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
+        if type(self.count) is not int or self.count < 1:
             raise UsageError(f"KeepLast({self.count!r}): keep at least 1 checkpoint, as a whole number.")
 
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:

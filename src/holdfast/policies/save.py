@@ -80,7 +80,7 @@ class Every(SavePolicy):
         for unit in ("steps", "batches", "epochs", "samples", "minutes"):
             value = getattr(self, unit)
             if value is not None:
-                return unit, value  # type: ignore[return-value]  # mypy widens the literal to str
+                return unit, value
         raise AssertionError("one unit is given")
 
     def due(self, moment: Moment) -> str | None:

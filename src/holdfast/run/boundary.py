@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from holdfast.run.items import Items
 from holdfast.run.position import Position
-from holdfast.state.item import Captured
+from holdfast.state.stateful import Frozen, copied
 from holdfast.state.torch import rng
 from holdfast.state.torch.gradients import Gradients
 from holdfast.state.torch.shadow import Shadow
@@ -24,14 +25,15 @@ class Boundary:
     position: Position
     random: rng.RngState
     clean: bool
-    small: dict[str, Captured] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    small: dict[str, Frozen] = field(default_factory=dict)
 
 
 class Observer:
     """Sees what training changes between boundaries."""
 
-    def __init__(self, items: Items) -> None:
-        self._items = items
+    def __init__(self, items: Items, values: dict[str, Any]) -> None:
+        self._items, self._values = items, values
         self.gradients = Gradients(items.modules, items.optimizers)
         self.shadow = Shadow(items.modules)
 
@@ -39,7 +41,8 @@ class Observer:
         """Closes the interval since the last boundary. Tensors are not copied, except small buffers."""
         self.gradients.begin_interval()
         self.shadow.mark()
-        return Boundary(progress, position, random, self.gradients.clean(), self._items.capture_small())
+        clean, values = self.gradients.clean(), copied(self._values)
+        return Boundary(progress, position, random, clean, values, self._items.freeze_small())
 
     def obstacle(self, boundary: Boundary) -> str | None:
         """Why the state of ``boundary``, the last one, is lost by now; None if it can still be saved."""

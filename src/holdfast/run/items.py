@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from holdfast.engine.catalog import Entry
-from holdfast.engine.checkpointer import ItemDraft
-from holdfast.engine.read import read
-from holdfast.errors import HoldfastError, MisfitError, UsageError
+from holdfast.errors import MisfitError, UsageError
 from holdfast.state.adapt import adapt
-from holdfast.state.item import Captured, Item, Restore, resolved
-from holdfast.state.torch.module import ModuleItem, ModuleRestore
+from holdfast.state.item import Captured, Item, Restore
+from holdfast.state.container import ContainerItem
+from holdfast.state.loading import INTERNAL as INTERNAL
+from holdfast.state.loading import draft as draft
+from holdfast.state.loading import fit
+from holdfast.state.loading import load as load
+from holdfast.state.loading import read_value as read_value
+from holdfast.state.loading import value_draft as value_draft
+from holdfast.state.stateful import Frozen, StatefulItem
+from holdfast.state.torch.module import ModuleItem
 from holdfast.state.torch.optimizer import OptimizerItem
-from holdfast.state.tree import capture_tree, restore_tree
-from holdfast.storage.base import Storage
 
-INTERNAL = ("data", "gradients", "rng", "values")
-"""Items that the run itself adds."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SMALL = 256
-"""Plain leaves up to which an item is captured at every boundary."""
+"""Plain leaves up to which an item is copied at every boundary."""
 
 
 class Items:
     """The user's state by name."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping) or not state:
+        if not isinstance(state, Mapping) or len(state) == 0:
             raise UsageError(f"state={state!r}: expected a dict of named objects, such as {{'model': model}}.")
         for name in state:
             _check_name(name)
@@ -45,9 +46,9 @@ class Items:
         """Every item now. Raises `UnsafeValueError` for what cannot be stored."""
         return {name: item.capture() for name, item in self.items.items()}
 
-    def capture_small(self) -> dict[str, Captured]:
+    def freeze_small(self) -> dict[str, Frozen]:
         """Items without tensors and with few values: schedulers, scalers, counters. Called at every boundary."""
-        return {name: self.items[name].capture() for name in self._small}
+        return {name: item.freeze() for name, item in self._small.items()}
 
     def covered_by_shadow(self) -> bool:
         """Whether every item is a module, an optimizer or small, so that it is known if it changed since a boundary."""
@@ -68,13 +69,8 @@ class Items:
         records = entry.manifest.items
         problems = [f"{name}: is in the checkpoint but not in state=" for name in records if name not in (*self.items, *INTERNAL)]
         problems += [f"{name}: is in state= but not in the checkpoint" for name in self.items if name not in records]
-        restores: dict[str, Restore] = {}
-        for name, item in self.items.items():
-            if name in records:
-                try:
-                    restores[name] = item.prepare(resolved(records, name))
-                except MisfitError as error:
-                    problems += error.problems or (str(error),)
+        restores, differences = fit(entry, self.items)
+        problems += differences
         if problems:
             raise MisfitError(
                 f"{entry.name} does not fit the objects in state=; nothing was changed. Use the model and optimizer of the "
@@ -83,53 +79,17 @@ class Items:
             )
         return restores
 
-    def _find_small(self) -> tuple[str, ...]:
+    def _find_small(self) -> dict[str, StatefulItem | ContainerItem]:
         captured = self.capture()
-        return tuple(
-            name
-            for name, one in captured.items()
-            if not one.tensors and name not in self.modules and name not in self.optimizers and _leaves(one.tree) <= _SMALL
-        )
-
-
-def load(storage: Storage, entry: Entry, restores: Mapping[str, Restore], advance: Callable[[int], object]) -> None:
-    """Reads the bytes into place and applies the restores; if one is refused, takes back those before it.
-
-    Modules come last: their bytes cannot be taken back, so whatever else can refuse has to go first.
-    """
-    done: list[Restore] = []
-    try:
-        for modules in (False, True):
-            group = {name: one for name, one in restores.items() if isinstance(one, ModuleRestore) is modules}
-            read(storage, entry, {name: one.targets for name, one in group.items()}, advance=advance)
-            for one in group.values():
-                done.append(one)
-                one.apply()
-    except HoldfastError:
-        for one in reversed(done):
-            with contextlib.suppress(HoldfastError):
-                one.undo()
-        raise
-
-
-def draft(captured: Captured) -> ItemDraft:
-    return ItemDraft(captured.kind, captured.tree, captured.tensors, captured.metadata)
-
-
-def value_draft(name: str, value: Any) -> ItemDraft:
-    """An internal item: a nested plain value with arrays in it."""
-    tree, sources = capture_tree(value, name)
-    return ItemDraft("value", tree, sources)
-
-
-def read_value(storage: Storage, entry: Entry, name: str) -> Any:
-    """An internal item back as the value it was; None if the checkpoint has none of that name."""
-    if name not in entry.manifest.items:
-        return None
-    record = resolved(entry.manifest.items, name)
-    value, targets = restore_tree(record.tree, {key: one.spec for key, one in record.tensors.items()}, name)
-    read(storage, entry, {name: targets})
-    return value
+        return {
+            name: item
+            for name, item in self.items.items()
+            if isinstance(item, StatefulItem | ContainerItem)
+            and not (isinstance(item, ContainerItem) and item.holds_objects())
+            and not captured[name].tensors
+            and name not in self.optimizers
+            and _leaves(captured[name].tree) <= _SMALL
+        }
 
 
 def _check_name(name: object) -> None:

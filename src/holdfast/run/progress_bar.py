@@ -17,7 +17,8 @@ def progressing(label: str, total: int) -> Callable[[int], object]:
     """
     if total <= 0 or not sys.stderr.isatty():
         return _silent
-    started, bar, done = time.monotonic(), [], [0]
+    started, done = time.monotonic(), [0]
+    bar: list[_Bar] = []
 
     def advance(amount: int) -> None:
         done[0] += amount

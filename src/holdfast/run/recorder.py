@@ -63,8 +63,7 @@ class Recorder:
             self._compare(record)
             if journal is not None:
                 journal.add(record.pop("t"), **record)
-        if journal is not None:
-            journal.flush()
+        self.voice.flush()
 
     def _compare(self, record: dict[str, Json]) -> None:
         if self.replay is None:

@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -84,23 +85,22 @@ class Run:
         rates = items.learning_rates()
         previous = _open.pop(self.folder, None)
         if previous is not None:
-            previous.close()
+            previous._close(failed=False)
         self.values: dict[str, Any] = {}
         self._voice = Voice()
         self._pid = os.getpid()
         self._closed = False
-        self._house = RunFolder.open(self.folder, self._announce)
-        try:
-            self._start(saver, items, stored_config, config, None if start_from is None else str(start_from), rates)
-        except BaseException:
-            self._house.close()
-            raise
+        with ExitStack() as undo:
+            self._house = RunFolder.open(self.folder, self._announce)
+            undo.callback(self._house.close)
+            self._start(saver, items, stored_config, config, None if start_from is None else str(start_from), rates, undo)
+            undo.pop_all()
         _open[self.folder] = self
         self._watch_exit()
 
     def _start(
         self, saver: Saver, items: Items, stored_config: Any, config: Mapping[str, Any] | None, start_from: str | None,
-        rates: dict[str, list[float]],
+        rates: dict[str, list[float]], undo: ExitStack,
     ) -> None:  # fmt: skip
         house, voice = self._house, self._voice
         self.id = house.identity().run
@@ -111,12 +111,14 @@ class Run:
         own = resumption is not None and resumption.own
         self._attempt = house.claim(resumed_from=self.resumed_from, rollback=chosen.rollback)
         voice.attach(Journal(house.storage, self._attempt.attempt))
+        undo.callback(voice.close)
         changes = config_changes(resumption.entry.manifest.config, config) if resumption is not None else []
         replay = self._replay(resumption, attempts) if own and not chosen.rollback and not changes else None
         writer = WriterHandle(self.folder, house.writer_lock, house.writer_log)
+        undo.callback(writer.close)
         saves = Saves(
             saver, Checkpointer(writer), catalog, voice, self.id, self._attempt.attempt, stored_config,
-            chosen.entry if own else None, chosen.abandoned,
+            chosen.entry if own else None, chosen.abandoned.union(chosen.skipped),
         )  # fmt: skip
         if resumption is not None:
             self.values.update(resumption.values)
@@ -160,7 +162,10 @@ class Run:
     # Loops.
 
     def epochs(self, total: int) -> Loop:
-        """The epochs that are left of ``total``, by number. After the last one the final checkpoint is durable."""
+        """The epochs that are left of ``total``, by number.
+
+        After the last one the final checkpoint is durable, or a `HoldfastWarning` said why not, and `wait` and `close` raise.
+        """
         _require_count("epochs", total)
         return Loop(lambda: loops.epochs(self._session, total), lambda: total)
 
@@ -261,6 +266,7 @@ class Run:
         Raises `SaveError` if the last save failed.
         """
         self._close(failed=False)
+        self._session.stop_late()
         self._session.saves.raise_failure()
 
     def __enter__(self) -> Run:
@@ -309,9 +315,11 @@ def _hook_exceptions() -> None:
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        for run in list(_hooked):
-            run._close(failed=issubclass(kind, Exception))
-        previous(kind, error, trace)
+        try:
+            for run in list(_hooked):
+                run._close(failed=issubclass(kind, Exception))
+        finally:
+            previous(kind, error, trace)
 
     hook._holdfast = True  # type: ignore[attr-defined]  # a mark on the function itself, so that it is hooked once
     sys.excepthook = hook

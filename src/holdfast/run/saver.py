@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from holdfast.errors import UsageError
 from holdfast.policies.keep import KeepLast, KeepPolicy, Kept
 from holdfast.policies.moment import Moment
 from holdfast.policies.save import AtEnd, Every, OnError, OnSignal, SavePolicy
+
+Policy = TypeVar("Policy", SavePolicy, KeepPolicy)
 
 DEFAULT_SAVE = Every(minutes=10) | AtEnd() | OnSignal() | OnError()
 DEFAULT_KEEP = KeepLast(3)
@@ -25,11 +27,9 @@ class Saver:
     'saver'
     """
 
-    def __init__(
-        self, *, save: SavePolicy | None = None, keep: KeepPolicy | None = None, name: str = "saver"
-    ) -> None:
-        self.save = _checked("save", DEFAULT_SAVE if save is None else save, SavePolicy)
-        self.keep = _checked("keep", DEFAULT_KEEP if keep is None else keep, KeepPolicy)
+    def __init__(self, *, save: SavePolicy | None = None, keep: KeepPolicy | None = None, name: str = "saver") -> None:
+        self.save: SavePolicy = _checked("save", DEFAULT_SAVE if save is None else save, SavePolicy)
+        self.keep: KeepPolicy = _checked("keep", DEFAULT_KEEP if keep is None else keep, KeepPolicy)
         self.name = name
 
     def should_save(self, moment: Moment) -> str | None:
@@ -41,7 +41,7 @@ class Saver:
         return self.keep.reasons(checkpoints)
 
 
-def _checked(option: str, policy: Any, kind: type) -> Any:
+def _checked(option: str, policy: Policy, kind: type) -> Policy:
     if not isinstance(policy, kind):
         raise UsageError(f"{option}={policy!r}: expected a {kind.__name__} such as Every(steps=200) or KeepLast(3).")
     return policy

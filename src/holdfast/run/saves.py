@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.checkpointer import Checkpointer, ItemDraft
+from holdfast.engine.lineage import ON_ERROR as ON_ERROR
 from holdfast.engine.messages import Committed, Failed
 from holdfast.errors import HoldfastError, SaveError
 from holdfast.format.manifest import Manifest, Parent
@@ -21,7 +22,7 @@ from holdfast.run.saver import Saver
 from holdfast.run.voice import Voice
 from holdfast.types import Json, Progress
 
-ON_ERROR = "on error"
+_LONG_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -46,7 +47,8 @@ class Saves:
     attempt: int
     config: Json
     resumed_from: Entry | None
-    abandoned: frozenset[str] = frozenset()
+    uncounted: frozenset[str] = frozenset()
+    """Checkpoints that retention neither counts nor deletes: abandoned by a rollback, or found to be corrupt."""
     due: list[str] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
     _looked: Progress = field(default_factory=Progress)
@@ -96,7 +98,7 @@ class Saves:
         except HoldfastError as error:
             self._hear(Failed(ordinal=self._ordinal, name=name, message=str(error)))
             return False
-        self.ledger.name = name
+        self.ledger.name, self.ledger.failure = name, None
         self.voice.note("snapshot", f"{name} ({', '.join(reason)})", name=name, step=progress.step)
         return True
 
@@ -107,8 +109,11 @@ class Saves:
             self._hear(outcome)
 
     def wait(self) -> None:
-        """Waits until no save is under way."""
-        outcome = self.checkpointer.wait()
+        """Waits until no save is under way, and says so if that takes long."""
+        outcome = self.checkpointer.wait(_LONG_SECONDS)
+        if self.checkpointer.busy:
+            self.voice.say("waiting", f"waiting for {self.ledger.name} to be written")
+            outcome = self.checkpointer.wait()
         if outcome is not None:
             self._hear(outcome)
 
@@ -134,7 +139,7 @@ class Saves:
 
     def _to_delete(self, name: str, manifest: Manifest) -> tuple[str, ...]:
         """What the keep policy lets go once ``name`` is committed. Asked of the storage, never of memory."""
-        entries = [one for one in self.catalog.list().entries if one.name not in self.abandoned]
+        entries = [one for one in self.catalog.list().entries if one.name not in self.uncounted]
         checkpoints = [*map(_kept, entries), Kept(name=name, progress=manifest.progress, on_error=_on_error(manifest.reason))]
         reasons = plan_with(self.saver, checkpoints, {name: "newest"})
         return tuple(one for one, reason in reasons.items() if reason is None)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.engine.catalog import Catalog, Entry, named
-from holdfast.engine.journal import read_journal
+from holdfast.engine.lineage import find_abandoned as find_abandoned
+from holdfast.engine.lineage import find_futile
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.engine.run_folder import AttemptRecord
 from holdfast.errors import CorruptError, NotFoundError, StorageError
-from holdfast.run.saves import ON_ERROR
 from holdfast.run.voice import Voice
 from holdfast.storage.base import Storage
 from holdfast.storage.local import LocalStorage
@@ -51,7 +51,7 @@ def select(
     abandoned = find_abandoned(listing.entries, attempts)
     candidates = [one for one in listing.entries if one.name not in abandoned]
     chosen = Selection(storage=storage, abandoned=abandoned)
-    for entry in _past_repeated_failures(storage, reversed(candidates), attempts, voice):
+    for entry in _past_repeated_failures(storage, candidates, attempts, voice):
         try:
             _verify(storage, entry, progress)
         except (CorruptError, StorageError) as error:
@@ -70,44 +70,21 @@ def select(
     return chosen
 
 
-def find_abandoned(entries: tuple[Entry, ...], attempts: list[AttemptRecord]) -> frozenset[str]:
-    """Names of checkpoints that a deliberate rollback left behind, also if it committed nothing itself."""
-    orders = {one.name: one.order for one in entries}
-    gone: set[str] = set()
-    for record in attempts:
-        if record.rollback and record.resumed_from in orders:
-            kept = orders[record.resumed_from]
-            gone |= {name for name, order in orders.items() if kept < order and order[0] < record.attempt}
-    return frozenset(gone)
-
-
 def _verify(storage: Storage, entry: Entry, progress: Progressing) -> None:
     verify(storage, entry, advance=progress(f"verifying {entry.name}", bytes_to_read(entry)))
 
 
 def _past_repeated_failures(
-    storage: Storage, newest_first: Iterable[Entry], attempts: list[AttemptRecord], voice: Voice
+    storage: Storage, candidates: list[Entry], attempts: list[AttemptRecord], voice: Voice
 ) -> Iterator[Entry]:
     """Leaves out an `OnError` checkpoint from which the same failure has come again at the same batch."""
-    failures = {record.attempt: _failure(storage, record.attempt) for record in attempts}
-    for entry in newest_first:
-        if ON_ERROR in entry.manifest.reason and _repeated(entry, attempts, failures):
-            message = f"{entry.name} was saved on an error that came again at the same batch; going back to an older checkpoint"
+    futile = find_futile(storage, candidates, attempts)
+    for entry in reversed(candidates):
+        if entry.name in futile:
+            message = f"{entry.name} was saved on an error that came again at the same batch; going back before it"
             voice.warn("skipped", message, name=entry.name)
             continue
         yield entry
-
-
-def _failure(storage: Storage, attempt: int) -> list[int] | None:
-    """Where an attempt ended by an exception, if it did."""
-    places = [line.get("at") for line in read_journal(storage, attempt) if line.get("t") == "error"]
-    return places[-1] if places else None
-
-
-def _repeated(entry: Entry, attempts: list[AttemptRecord], failures: dict[int, list[int] | None]) -> bool:
-    first = failures.get(entry.manifest.attempt)
-    again = [failures.get(one.attempt) for one in attempts if one.resumed_from == entry.name]
-    return first is not None and first in again
 
 
 def _elsewhere(path: Path, progress: Progressing) -> Selection:

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -23,6 +23,7 @@ from holdfast.run.selection import Progressing
 from holdfast.run.signals import StopSignals, stop_exception
 from holdfast.run.voice import Voice
 from holdfast.state.item import Captured
+from holdfast.state.stateful import copied
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState, Ticker
 from holdfast.state.torch.loader_memory import LoaderMemory
@@ -56,7 +57,7 @@ class Session:
         self.memory = LoaderMemory()
         self.in_body = self.in_loop = False
         self.running: weakref.ref[Any] | None = None
-        self._observer = Observer(items)
+        self._observer = Observer(items, values)
         self._signals, self._resumption = signals, resumption
         self._progressing, self._rates = progressing, rates
         self._cursors: list[Cursor] = []
@@ -275,12 +276,12 @@ class Session:
         for cursor in self._cursors:
             cursor.mark()
         position = msgspec.structs.replace(self.position, batch=self.position.batch + 1)
-        after = Boundary(self._advanced(0, 0), position, rng.capture(), clean=False)
+        after = Boundary(self._advanced(0, 0), position, rng.capture(), clean=False, values=copied(self.values))
         self._left = _Left(last, after, self._stored(after), self._observer.shadow.versions())
 
     def _reserve(self) -> None:
         """Sets the arena aside as soon as the optimizer has its state: a lack of memory shows now, not at the first save."""
-        if not self._reserved and self.progress.step > 0:
+        if not self._reserved and self.progress.step > 0 and not self.saves.checkpointer.busy:
             self._reserved = True
             self.saves.checkpointer.reserve({name: draft(one) for name, one in self.items.capture().items()})
 
@@ -289,11 +290,15 @@ class Session:
     def _here(self) -> tuple[Position, int, int]:
         return self.position, self.progress.batches, self.progress.step
 
+    def _is_saved(self) -> bool:
+        """Whether this boundary needs no save any more. One whose save failed does."""
+        return self._saved == self._here() and self.saves.ledger.failure is None
+
     def save_if_due(self, *, last: bool = False, patient: bool = True) -> None:
         """Takes a save that is due, if this boundary is a good one for it."""
         if not self.saves.due or last or self._boundary is None:
             return
-        if self._saved == self._here():
+        if self._is_saved():
             self.saves.due.clear()
             return
         if not self._boundary.clean and patient and self._waited < PATIENCE and not self._only_zero():
@@ -311,7 +316,7 @@ class Session:
         """Saves the boundary that has just been passed, whatever is pending, once the arena is free."""
         self.saves.request(reason)
         self.saves.wait()
-        if self._boundary is None or self._saved == self._here():
+        if self._boundary is None or self._is_saved():
             self.saves.due.clear()
             return True
         return self._save(self._boundary)
@@ -342,7 +347,7 @@ class Session:
             self.voice.warn("position_lost", _POSITION_LOST)
             return False
         items = {name: draft(one) for name, one in captured.items()} | internal
-        items["values"] = value_draft("values", self.values)
+        items["values"] = value_draft("values", boundary.values)
         items["data"], items["rng"] = value_draft("data", stored.data()), value_draft("rng", stored.rng())
         return self.saves.save(items, boundary.progress, self.recorder.metrics, self.items.learning_rates())
 
@@ -368,9 +373,17 @@ class Session:
         self.saves.ask(self.progress, "signal")
         self.save_now("on signal")
         self.saves.wait()
-        self.voice.say("stopped", f"saved {self.saves.ledger.name or 'nothing'} on signal {number}; run the same command to go on")
-        self.recorder.flush()
-        self._signals.remove()
+        self._stop(number)
+
+    def _stop(self, number: int) -> NoReturn:
+        """Says what a restart will find, which after a failed save is not this boundary."""
+        saved = self.saves.ledger.failure is None
+        newest = self.saves.ledger.newest.name if self.saves.ledger.newest is not None else "none"
+        what = "saved" if saved else "the save failed, and a restart repeats what came after the newest checkpoint"
+        self.voice.say("stopped", f"stopped by signal {number}: {what}; the newest checkpoint is {newest}", saved=saved)
+        self.leave()
+        if self._signals is not None:
+            self._signals.received = None
         raise stop_exception(number)
 
     def already_finished(self, total: int) -> None:
@@ -386,6 +399,12 @@ class Session:
         self.save_now("at end")
         self.saves.wait()
         self.leave()
+        self.stop_late()
+
+    def stop_late(self) -> None:
+        """Acts on a signal that came during the last save: it was promised."""
+        if self._signals is not None and self._signals.received is not None:
+            self._stop(self._signals.received)
 
     def leave(self) -> None:
         """Out of the loop: signals go where they went before."""
@@ -397,7 +416,8 @@ class Session:
     def close(self, failed: bool) -> None:
         """Ends the run: after an exception with an emergency save, else with a final one if the loop did not come to its end."""
         try:
-            if self.in_loop and self._boundary is not None:
+            insisted = self._signals is not None and self._signals.insisted
+            if self.in_loop and self._boundary is not None and not insisted:
                 self._end_early(self._boundary, failed)
             self.saves.wait()
         except Exception as error:
@@ -420,10 +440,10 @@ class Session:
                 return
         else:
             self.saves.request(reason)
-        if self._saved == self._here():
+        self.saves.wait()
+        if self._is_saved():
             self.saves.due.clear()
             return
-        self.saves.wait()
         obstacle = self._observer.obstacle(boundary)
         if obstacle is None:
             self._save_last_boundary(boundary)
@@ -437,7 +457,7 @@ class Session:
         """Everything as it was at the boundary, whatever a batch that failed halfway has done to small items and buffers."""
         stored = self._left.last if self._left is not None else self._stored(boundary)
         with self._observer.shadow.put_back():
-            captured = {**self.items.capture(), **boundary.small}
+            captured = self.items.capture() | {name: frozen() for name, frozen in boundary.small.items()}
             self._take(boundary, captured, {}, stored)
             self._saved = self._here()
 

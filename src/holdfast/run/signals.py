@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ _STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1")
 
 
 class StopSignals:
-    """While installed, a first signal sets ``received``; a second one goes where it would have gone.
+    """While installed, a first signal sets ``received``; a second one sets ``insisted`` and goes where it would have gone.
 
     A handler must not save: it may have interrupted the very code that a save goes through. Only the process
     that installed the handlers acts on them: forked loader workers inherit them.
@@ -24,11 +25,13 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
         self._pid = os.getpid()
         self.received: int | None = None
+        self.insisted = False
 
     def install(self) -> bool:
         """False where this is not the main thread, which alone may install handlers."""
         if threading.current_thread() is not threading.main_thread():
             return False
+        self.received, self.insisted = None, False
         for name in _STOPPING:
             number = getattr(signal, name)
             if number not in self._previous:
@@ -44,12 +47,14 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid or self.received is not None:
+            self.insisted = True
             self._pass_on(number, frame)
             return
         self.received = number
         # Not print: the signal may have interrupted one, and its buffer refuses to be entered twice.
         text = f"holdfast: {signal.Signals(number).name}: saving at the next boundary; again to stop now\n"
-        os.write(2, text.encode())
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         previous = self._previous.get(number)

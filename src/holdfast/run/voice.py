@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from holdfast.engine.journal import Journal
-from holdfast.errors import HoldfastWarning
+from holdfast.errors import HoldfastWarning, StorageError
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -38,11 +39,16 @@ class Voice:
         self._early.clear()
 
     def flush(self) -> None:
+        """Writes the journal. A disk that refuses it is warned of, once: training goes on, the lines are kept."""
         if self.journal is not None:
-            self.journal.flush()
+            try:
+                self.journal.flush()
+            except StorageError as error:
+                self.warn("journal", f"the journal is not written: {error} Training goes on.", once="journal")
 
     def close(self) -> None:
         """The journal ends here; what is said later is not recorded."""
+        self.flush()
         if self.journal is not None:
             self.journal.close()
             self.journal = None
@@ -56,7 +62,9 @@ class Voice:
 
     def say(self, kind: str, message: str, **data: Any) -> None:
         """For people too: a line on standard error."""
-        print(f"holdfast: {message}", file=sys.stderr, flush=True)
+        # A launcher that has closed its end of the pipe must not end the training.
+        with contextlib.suppress(OSError, ValueError):
+            print(f"holdfast: {message}", file=sys.stderr, flush=True)
         self.note(kind, message, **data)
 
     def warn(

@@ -11,6 +11,7 @@ from holdfast.engine.leaves import Source, Target
 from holdfast.errors import CorruptError, MisfitError, UnsafeValueError
 from holdfast.state.fit import Fit, check_kind
 from holdfast.state.item import Captured, Item, Restore, stored_tensors
+from holdfast.state.stateful import Frozen, copied
 from holdfast.state.tree import Gathering, Scattering, decode, encode, memory, tag_of
 from holdfast.types import ItemRecord, Json
 
@@ -68,8 +69,22 @@ class ContainerItem:
         self._prefix = prefix
 
     def capture(self) -> Captured:
+        return self._captured(self._container)
+
+    def freeze(self) -> Frozen:
+        """The contents now, to be captured later if that is needed; not the state of objects that it `holds_objects` of."""
+        contents = copied(self._container)
+        return lambda: self._captured(contents)
+
+    def holds_objects(self) -> bool:
+        """Whether objects with a state of their own are in it."""
+        walk = _Walk(self._adapt, Gathering(self._path, self._prefix))
+        encode(self._container, self._path, walk)
+        return bool(walk.items)
+
+    def _captured(self, container: Any) -> Captured:
         walk = _Capture(self._adapt, Gathering(self._path, self._prefix))
-        tree = encode(self._container, self._path, walk)
+        tree = encode(container, self._path, walk)
         return Captured(kind=self.kind, tree=tree, tensors=walk.gathering.sources)
 
     def prepare(self, record: ItemRecord, *, strict: bool = True, cast: bool = False) -> ContainerRestore:

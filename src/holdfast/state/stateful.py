@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +24,10 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
+Frozen = Callable[[], Captured]
+"""Captures a state as it was when it was frozen."""
+
+
 class StatefulItem:
     """An object that is saved by its ``state_dict()`` and restored by its ``load_state_dict()``."""
 
@@ -34,7 +39,15 @@ class StatefulItem:
         self._prefix = prefix
 
     def capture(self) -> Captured:
-        tree, tensors = capture_tree(self._owner.state_dict(), self._path, self._prefix)
+        return self._captured(self._owner.state_dict())
+
+    def freeze(self) -> Frozen:
+        """The state now, to be captured later if that is needed: cheap enough to be asked for at every boundary."""
+        state = copied(self._owner.state_dict())
+        return lambda: self._captured(state)
+
+    def _captured(self, state: Any) -> Captured:
+        tree, tensors = capture_tree(state, self._path, self._prefix)
         metadata = {"class": type(self._owner).__qualname__}
         return Captured(kind=self.kind, tree=tree, tensors=tensors, metadata=metadata)
 
@@ -87,12 +100,35 @@ def check_class(fit: Fit, record: ItemRecord, owner: object) -> None:
         fit.problems.append(f"class {saved} in the checkpoint, {here} here")
 
 
+_SCALARS = (int, float, str, bool, bytes, type(None))
+
+
 def copied(value: Any) -> Any:
-    """Containers and tensors copied, other objects kept: a state that later changes of its owner leave alone."""
-    if type(value) is dict:
+    """Containers and tensors copied, other objects kept: a state that later changes of its owner leave alone.
+
+    >>> rates = [0.1]
+    >>> before = copied({"rates": rates})
+    >>> rates.append(0.2)
+    >>> before
+    {'rates': [0.1]}
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is dict:
         return {key: copied(part) for key, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(copied(part) for part in value)
+    if kind in (list, tuple):
+        return kind([copied(part) for part in value])
     if tag_of(value) is not None:
         return value.detach().clone() if hasattr(value, "detach") else value.copy()
-    return value.copy() if isinstance(value, dict | set) else value
+    return _copied_rarely(value)
+
+
+def _copied_rarely(value: Any) -> Any:
+    if isinstance(value, dict):
+        copy = value.copy()
+        copy.update((key, copied(part)) for key, part in value.items())
+        return copy
+    if type(value) is deque:
+        return deque(map(copied, value), value.maxlen)
+    return value.copy() if isinstance(value, set | bytearray) else value

@@ -14,7 +14,7 @@ class Appender(Protocol):
     """A file that only grows: the journal of one attempt."""
 
     def write(self, data: bytes) -> None:
-        """Appends all of ``data``; what returned survives the death of this process."""
+        """Appends all of ``data``, or nothing and raises `StorageError`; what returned survives the process's death."""
         ...
 
     def close(self) -> None:

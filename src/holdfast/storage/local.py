@@ -229,13 +229,22 @@ class LocalAppender:
         self._closed = False
 
     def write(self, data: bytes) -> None:
-        """Appends all of ``data``, in one system call unless that falls short."""
+        """Appends all of ``data``, in one system call unless that falls short, or nothing."""
         if self._closed:
             raise UsageError(f"{self.path} is closed")
         view = memoryview(data)
         with reported("append to", self.path):
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            try:
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError:
+                self._take_back(len(data) - len(view))
+                raise
+
+    def _take_back(self, size: int) -> None:
+        """Half a line would spoil the one that is appended after it."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - size)
 
     def close(self) -> None:
         """Closes the file."""

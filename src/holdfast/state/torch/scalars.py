@@ -25,7 +25,8 @@ class HeldScalar:
         if isinstance(value, torch.Tensor):
             self._hold(name, value)
         elif getattr(value, "shape", ()) not in ((), (1,)) or not hasattr(value, "__float__"):
-            raise UsageError(f"log({name}=…): expected a number or a tensor with one element, got {type(value).__name__}.")
+            kind = type(value).__name__
+            raise UsageError(f"log({name}=…): expected a number or a tensor with one element, got {kind}.")
         else:
             self._value = float(value)
 
@@ -35,7 +36,7 @@ class HeldScalar:
         kept = value.detach().clone()
         if kept.device.type == "cuda":
             self._value = torch.empty_like(kept, device="cpu", pin_memory=True).copy_(kept, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             self._event.record()
         else:
             self._value = kept

@@ -1,0 +1,100 @@
+"""The commands put together, and how each way of ending becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from holdfast import __version__
+from holdfast.cli.ls import ls
+from holdfast.cli.output import PipeClosed, print_error
+from holdfast.cli.show import show
+from holdfast.cli.verify import verify
+from holdfast.errors import HoldfastError, UsageError
+
+PIPE_CLOSED = 128 + 13
+"""What a shell reports of a command that SIGPIPE ended."""
+INTERRUPTED = 128 + 2
+
+app = typer.Typer(
+    help="Looks at runs that hold fast: what was saved, what is in it, and whether it is intact. Reads only.",
+    epilog="Example: [bold]holdfast ls runs/digits[/bold]",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog="Example: [bold]holdfast ls runs/digits[/bold]")(ls)
+app.command(epilog="Example: [bold]holdfast show runs/digits step-00000500.a0001.n0003 --tensors[/bold]")(show)
+app.command(epilog="Example: [bold]holdfast verify runs/digits --tampering[/bold]")(verify)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"holdfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options that stand before a command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``holdfast`` with ``arguments`` (default: the process's own) and returns its exit code.
+
+    0 if all went well, ``error.exit_code`` for a `HoldfastError`, 2 for a wrong call, 141 if the reader of the output
+    went away, 130 after Ctrl-C. With ``--json`` among the arguments errors are printed as JSON on standard output.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _print_anything()
+    try:
+        code = app(given, prog_name="holdfast", standalone_mode=False)
+        sys.stdout.flush()
+    except (PipeClosed, BrokenPipeError):
+        _silence_output()
+        return PIPE_CLOSED
+    except HoldfastError as error:
+        print_error(error, "--json" in given)
+        return error.exit_code
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        return _wrong_call(error, "--json" in given)
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_call(error: Exception, as_json: bool) -> int:
+    """What typer raises for arguments that it does not understand; its class has moved between versions."""
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    if as_json:
+        print_error(UsageError(getattr(error, "format_message", error.__str__)()), as_json)
+    else:
+        show()
+    return UsageError.exit_code
+
+
+def _print_anything() -> None:
+    """A terminal that cannot show a character gets a question mark instead of a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _silence_output() -> None:
+    """Python flushes standard output once more at exit, which would complain again."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return

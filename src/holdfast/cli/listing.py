@@ -1,0 +1,107 @@
+"""The page that ``holdfast ls`` prints, and the marks that checkpoints bear on every page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from holdfast.cli import records, wording
+from holdfast.cli.output import message_of
+from holdfast.cli.survey import Survey
+from holdfast.cli.tables import Column, column, fitting, marked, table, text
+from holdfast.engine.catalog import Broken, Entry
+
+RESUME, ABANDONED, FUTILE, BROKEN = "→", "⊘", "↺", "✗"
+LEGEND = {
+    RESUME: "a resume continues here",
+    ABANDONED: "left behind by a rollback",
+    FUTILE: "its error came again after a resume",
+}
+STYLES = {RESUME: "bold green", ABANDONED: "dim", FUTILE: "yellow", BROKEN: "bold red"}
+_NAMED = 4
+"""Columns without room that are called by their names."""
+
+
+def page(found: Survey, width: int) -> Iterator[RenderableType]:
+    """What there is, in ``width`` columns of text; what is broken comes last, with its reason."""
+    yield _heading(found)
+    if found.entries:
+        shown, left_out = fitting(_columns(found, datetime.now(UTC)), width)
+        yield ""
+        yield table(shown, width)
+        legend = _legend(found)
+        yield from ("", legend) if legend else ()
+        if left_out:
+            yield Text(f"No room for {_some(left_out)}: widen the terminal, or use --json.", style="dim")
+    for broken in found.broken:
+        yield ""
+        yield broken_lines(broken)
+
+
+def mark_of(entry: Entry, found: Survey) -> str:
+    """The sign in front of a checkpoint's name."""
+    if entry.name == found.resume:
+        return RESUME
+    if entry.name in found.abandoned:
+        return ABANDONED
+    return FUTILE if entry.name in found.futile else ""
+
+
+def broken_lines(broken: Broken) -> RenderableType:
+    """A checkpoint that is none, and why."""
+    reason = message_of(broken.error).removeprefix(broken.name).lstrip(":/ ")
+    return marked(BROKEN, STYLES[BROKEN], [text(broken.name, "red"), reason])
+
+
+def _heading(found: Survey) -> Text:
+    total = sum(one.size for one in found.entries)
+    words = wording.count(len(found.entries), "checkpoint") if found.entries else "no checkpoint"
+    words += f", {wording.size(total)}" if total else ""
+    words += f" · {wording.count(len(found.attempts), 'attempt')}" if found.attempts else ""
+    return Text.assemble(text(found.storage.root, "bold"), f"\n{words}", overflow="fold")
+
+
+def _columns(found: Survey, now: datetime) -> list[Column]:
+    entries = found.entries
+    progress = [one.manifest.progress for one in entries]
+    return [
+        column("  checkpoint", [_named(one, found) for one in entries]),
+        column("epoch", [one.epoch for one in progress], right=True, rank=1),
+        column("batch", [one.batch for one in progress], right=True, rank=3),
+        column("step", [f"{one.step:,}" for one in progress], right=True, rank=6),
+        column("saved", [wording.age(one.manifest.created, now) for one in entries]),
+        column("why", [", ".join(one.manifest.reason) for one in entries], rank=5),
+        column("size", [wording.size(one.size) for one in entries], right=True, rank=2),
+        *_metric_columns(entries),
+    ]
+
+
+def _named(entry: Entry, found: Survey) -> Text:
+    mark = mark_of(entry, found)
+    return text(f"{mark or ' '} {entry.name}", STYLES.get(mark, ""))
+
+
+def _metric_columns(entries: Sequence[Entry]) -> Iterator[Column]:
+    """One for each metric, those of the newest checkpoint first; all but the first are the first to go."""
+    rows = [records.metrics(one) for one in entries]
+    names = dict.fromkeys(name for row in reversed(rows) for name in row)
+    for index, name in enumerate(names):
+        cells = [wording.number(row[name]) if name in row else "" for row in rows]
+        yield column(name, cells, right=True, rank=4 if index == 0 else 9 + index)
+
+
+def _legend(found: Survey) -> Text:
+    used = {mark_of(one, found) for one in found.entries}
+    parts = [
+        Text.assemble((mark, STYLES[mark]), (f" {words}", "dim")) for mark, words in LEGEND.items() if mark in used
+    ]
+    return Text("   ").join(parts)
+
+
+def _some(names: list[str]) -> str:
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"

@@ -1,0 +1,41 @@
+"""All there is to know about the checkpoints of a run without reading a tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.engine.catalog import Broken, Catalog, Entry
+from holdfast.engine.lineage import find_abandoned, find_futile
+from holdfast.engine.run_folder import AttemptRecord, read_attempts
+from holdfast.storage.local import LocalStorage
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The checkpoints of a run, oldest first, the broken ones, and what stands in the way of a resume from them.
+
+    ``futile`` ones were saved on an error that came again after a resume from them. ``resume`` is the name of the
+    one that the next attempt continues from, if its bytes verify then.
+    """
+
+    storage: LocalStorage
+    entries: tuple[Entry, ...]
+    broken: tuple[Broken, ...]
+    attempts: tuple[AttemptRecord, ...]
+    abandoned: frozenset[str]
+    futile: frozenset[str]
+    resume: str | None
+
+    @property
+    def newest(self) -> Entry | None:
+        """The newest one that no rollback has abandoned."""
+        return next((one for one in reversed(self.entries) if one.name not in self.abandoned), None)
+
+
+def survey(storage: LocalStorage) -> Survey:
+    """Raises `StorageError` if the folder cannot be read."""
+    listing, attempts = Catalog(storage).list(), read_attempts(storage)
+    abandoned = find_abandoned(listing.entries, attempts)
+    futile = find_futile(storage, listing.entries, attempts)
+    resume = next((one.name for one in reversed(listing.entries) if one.name not in abandoned | futile), None)
+    return Survey(storage, listing.entries, listing.broken, tuple(attempts), abandoned, futile, resume)

@@ -1,0 +1,129 @@
+"""``holdfast verify``: whether the bytes on disk are the ones that were committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli import arguments, wording
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from holdfast.engine.catalog import Broken, Entry
+    from holdfast.engine.place import Place
+    from holdfast.storage.local import LocalStorage
+
+Tampering = Annotated[
+    bool,
+    typer.Option("--tampering", help="Check the cryptographic digests too: damage done on purpose."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the check of one checkpoint ended."""
+
+    name: str
+    size: int
+    error: HoldfastError | None
+
+
+def verify(path: arguments.RunOrCheckpoint, tampering: Tampering = False, as_json: arguments.AsJson = False) -> None:
+    """Read every byte of a run's checkpoints, or of one, and compare it with the digests. Exit code 4: corrupt."""
+    from holdfast.cli.output import console, print_all, print_json
+    from holdfast.engine.place import find
+
+    place = find(path)
+    verdicts = _verdicts(place, tampering)
+    if not verdicts:
+        raise NotFoundError(f"{place.storage.root}: has no checkpoint to verify.")
+    if as_json:
+        print_json(_record(place.storage, verdicts))
+    else:
+        print_all(console(), *_page(verdicts))
+    error = _worst(verdicts)
+    if error is not None:
+        raise typer.Exit(error.exit_code)
+
+
+def _verdicts(place: Place, tampering: bool) -> list[Verdict]:
+    from holdfast.cli.progress import progress_bar
+    from holdfast.cli.records import age_of
+    from holdfast.engine.read import bytes_to_read
+
+    entries, broken = _claimed(place)
+    verdicts = [Verdict(one.name, 0, one.error) for one in broken]
+    with progress_bar("verifying", sum(map(bytes_to_read, entries))) as advance:
+        verdicts += [_verdict(place.storage, one, tampering, advance) for one in entries]
+    return sorted(verdicts, key=lambda one: age_of(one.name))
+
+
+def _claimed(place: Place) -> tuple[Sequence[Entry], Sequence[Broken]]:
+    """What is to be read, and what need not be, because its manifest or a file's size is wrong already."""
+    from holdfast.engine.catalog import Broken, Catalog
+    from holdfast.engine.place import reopen
+
+    if place.name is None:
+        listing = Catalog(place.storage).list()
+        return listing.entries, listing.broken
+    try:
+        return [reopen(place.storage, place.name)], []
+    except HoldfastError as error:
+        return [], [Broken(place.name, error)]
+
+
+def _verdict(storage: LocalStorage, entry: Entry, tampering: bool, advance: Any) -> Verdict:
+    from holdfast.engine.read import verify
+
+    try:
+        verify(storage, entry, tampering=tampering, advance=advance)
+    except HoldfastError as error:
+        return Verdict(entry.name, entry.size, error)
+    return Verdict(entry.name, entry.size, None)
+
+
+def _worst(verdicts: Sequence[Verdict]) -> HoldfastError | None:
+    """The error that the exit code tells of: corruption before anything else."""
+    errors = [one.error for one in verdicts if one.error is not None]
+    return next((one for one in errors if isinstance(one, CorruptError)), errors[0] if errors else None)
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    bad = sum(one.error is not None for one in verdicts)
+    if bad:
+        return f"{bad} of {wording.count(len(verdicts), 'checkpoint')} cannot be loaded"
+    total = wording.size(sum(one.size for one in verdicts))
+    return f"{wording.count(len(verdicts), 'checkpoint')}, {total}: every byte is as it was committed"
+
+
+def _record(storage: LocalStorage, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    from holdfast.cli.output import describe
+
+    worst = _worst(verdicts)
+    return {
+        "folder": storage.root,
+        "ok": worst is None,
+        "checkpoints": [
+            {"name": one.name, "ok": one.error is None, "error": describe(one.error) if one.error else None}
+            for one in verdicts
+        ],
+        "error": {"kind": worst.kind, "message": _summary(verdicts)} if worst is not None else None,
+    }
+
+
+def _page(verdicts: Sequence[Verdict]) -> Iterator[RenderableType]:
+    from holdfast.cli.listing import broken_lines
+    from holdfast.cli.tables import marked, text
+    from holdfast.engine.catalog import Broken
+
+    for one in verdicts:
+        if one.error is not None:
+            yield broken_lines(Broken(one.name, one.error))
+        else:
+            yield marked("✓", "bold green", [text(f"{one.name}  {wording.size(one.size)}")])
+    yield text(f"{_summary(verdicts)}.", "bold red" if _worst(verdicts) else "")

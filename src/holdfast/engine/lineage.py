@@ -1,0 +1,46 @@
+"""What the attempts' records say of checkpoints: left behind by a rollback, or leading into the same failure again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from holdfast.engine.catalog import Entry
+from holdfast.engine.journal import read_journal
+from holdfast.engine.run_folder import AttemptRecord
+from holdfast.storage.base import Storage
+
+ON_ERROR = "on error"
+"""The reason of a checkpoint that was saved because an exception ended the loop."""
+
+
+def find_abandoned(entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) -> frozenset[str]:
+    """Names of checkpoints that a deliberate rollback left behind, also if it committed nothing itself."""
+    orders = {one.name: one.order for one in entries}
+    gone: set[str] = set()
+    for record in attempts:
+        if record.rollback and record.resumed_from in orders:
+            kept = orders[record.resumed_from]
+            gone |= {name for name, order in orders.items() if kept < order and order[0] < record.attempt}
+    return frozenset(gone)
+
+
+def find_futile(storage: Storage, entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) -> frozenset[str]:
+    """Names of checkpoints saved on an error that came again, at the same batch, after a resume from them."""
+    suspects = [one for one in entries if ON_ERROR in one.manifest.reason]
+    if not suspects:
+        return frozenset()
+    records = list(attempts)
+    failures = {record.attempt: _failure(storage, record.attempt) for record in records}
+    return frozenset(one.name for one in suspects if _repeated(one, records, failures))
+
+
+def _failure(storage: Storage, attempt: int) -> list[int] | None:
+    """Where an attempt ended by an exception, if it did."""
+    places = [line.get("at") for line in read_journal(storage, attempt) if line.get("t") == "error"]
+    return places[-1] if places else None
+
+
+def _repeated(entry: Entry, attempts: list[AttemptRecord], failures: dict[int, list[int] | None]) -> bool:
+    first = failures.get(entry.manifest.attempt)
+    again = [failures.get(one.attempt) for one in attempts if one.resumed_from == entry.name]
+    return first is not None and first in again

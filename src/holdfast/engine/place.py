@@ -1,0 +1,80 @@
+"""What a path that a person gives means: a run folder, or one checkpoint. Only looks; never makes or locks anything."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.engine.catalog import Catalog, Entry
+from holdfast.errors import NotFoundError
+from holdfast.format.names import RUN_FILE, CheckpointName, is_debris
+from holdfast.storage.local import LocalStorage
+from holdfast.storage.paths import MANIFEST_FILE
+
+_HINTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of checkpoints, and the name of one of them if that is what the path leads to."""
+
+    storage: LocalStorage
+    name: str | None = None
+
+
+def find_run(path: str | os.PathLike[str]) -> LocalStorage:
+    """The run folder at ``path``: it has a `holdfast.json`, or checkpoints in it.
+
+    Raises `NotFoundError` if there is none.
+    """
+    storage = LocalStorage(path)
+    root = Path(storage.root)
+    if not root.is_dir():
+        raise NotFoundError(f"{path}: {'is a file, not a run folder' if root.exists() else 'is not there'}.")
+    names = storage.list()
+    if RUN_FILE not in names and not any(map(CheckpointName.parse, names)):
+        raise NotFoundError(
+            f"{path}: is not a run folder: it has no {RUN_FILE} and no checkpoint. {_hint(root)}".rstrip()
+        )
+    return storage
+
+
+def find(path: str | os.PathLike[str]) -> Place:
+    """The run folder, or the checkpoint, at ``path``; a checkpoint may have been copied anywhere and renamed.
+
+    Raises `NotFoundError` if it is neither.
+    """
+    place = Path(os.path.abspath(os.path.expanduser(path)))
+    if CheckpointName.parse(place.name) is None:
+        # People keep links to checkpoints; one that has a checkpoint's own name is refused when it is opened.
+        place = place.resolve()
+    if is_debris(place.name):
+        raise NotFoundError(f"{path}: is what a save or a deletion left unfinished, not a checkpoint.")
+    if _is_checkpoint(place):
+        return Place(LocalStorage(place.parent), place.name)
+    return Place(find_run(path))
+
+
+def reopen(storage: LocalStorage, name: str) -> Entry:
+    """The checkpoint as it is now: manifest and sizes checked afresh.
+
+    Raises `NotFoundError` with the names there are, `CorruptError` or `UnsupportedFormatError`.
+    """
+    names = storage.list()
+    if name not in names:
+        others = ", ".join(one for one in names if CheckpointName.parse(one)) or "none"
+        raise NotFoundError(f"{storage.url}: has no checkpoint {name!r}. It has: {others}.")
+    return Catalog(storage).entry(name)
+
+
+def _is_checkpoint(place: Path) -> bool:
+    named = CheckpointName.parse(place.name) is not None and (place.is_symlink() or place.is_dir())
+    return named or (place / MANIFEST_FILE).is_file()
+
+
+def _hint(root: Path) -> str:
+    runs = (one.name for one in sorted(root.iterdir()) if (one / RUN_FILE).is_file())
+    found = list(itertools.islice(runs, _HINTS))
+    return f"It contains runs, though: {', '.join(found)}." if found else ""

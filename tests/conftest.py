@@ -1,0 +1,44 @@
+"""A run folder made once by a real run, and a look at a folder that would show any change in it."""
+
+import shutil
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """The folder of a run of three epochs with four checkpoints, made in two attempts. Not to be changed."""
+    pytest.importorskip("torch")
+    from tests.tiny_run import train
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(folder, epochs=2)
+    train(folder, epochs=3)
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished_run, tmp_path):
+    """A copy of the finished run, to be damaged at will."""
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
+@pytest.fixture
+def newest(run_folder):
+    """The directory of its newest checkpoint."""
+    return max(run_folder.glob("step-*"), key=lambda path: path.name.split(".")[1:])
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """All that is below a folder: names, kinds, times and bytes."""
+    return _picture
+
+
+def _picture(folder):
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, status.st_ctime_ns, content)
+    return found

@@ -1,0 +1,133 @@
+"""The proof of one scenario: its twin, the undisturbed run, and a kill and a resume at every boundary that counts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from holdfast.engine.journal import read_journal
+from holdfast.storage.local import LocalStorage
+from tests.exactness.harness import ForkServer, Task
+from tests.exactness.pictures import differences
+from tests.exactness.scripts import Scenario
+
+Record = tuple[str, list[int], dict[str, list[Any]]]
+"""A boundary in a journal: its kind, its key, what was logged before it."""
+Kill = tuple[str, int]
+EPOCH = 1
+"""The epoch that is killed at each of its boundaries."""
+
+ENDINGS = {"at": -signal.SIGKILL, "after": -signal.SIGKILL, "asked": -signal.SIGKILL, "raise": 1, "finish": 0}
+OUTCOME = ("state", "values", "extras", "random")
+
+
+class Proof:
+    """Collects what is wrong with a scenario; empty ``problems`` are the proof."""
+
+    def __init__(self, server: ForkServer, folder: Path, scenario: Scenario) -> None:
+        self._server, self._folder, self._scenario = server, folder, scenario
+        self.problems: list[str] = []
+        self.kills: list[Kill] = []
+
+    def run(self) -> None:
+        twin = Task(self._scenario.name, str(self._folder / "twin"), 0, holdfast=False)
+        whole = Task(self._scenario.name, str(self._folder / "whole"), 0)
+        if not self._ended_well([twin, whole], [0, 0]):
+            return
+        self._twin, self._boundaries = _load(twin), records(whole, 1)
+        self._check_footprint(whole)
+        self.kills = kills_of(self._boundaries, self._scenario.ways)
+        first = [self._first(kill) for kill in self.kills]
+        if self._ended_well(first, [ENDINGS[how] for how, _ in self.kills]):
+            second = [self._second(kill) for kill in self.kills]
+            if self._ended_well(second, [0] * len(second)):
+                for kill, one, other in zip(self.kills, first, second, strict=True):
+                    self._check_resumed(kill, one, other)
+
+    def _first(self, kill: Kill) -> Task:
+        kept = None if kill[0] == "finish" else kill
+        return Task(self._scenario.name, self._place(kill), 0, kill=kept, options=self._scenario.first)
+
+    def _second(self, kill: Kill) -> Task:
+        return Task(self._scenario.name, self._place(kill), 1, seed=100 + kill[1])
+
+    def _place(self, kill: Kill) -> str:
+        return str(self._folder / f"{kill[0]}-{kill[1]}")
+
+    def _ended_well(self, tasks: list[Task], expected: list[int]) -> bool:
+        statuses = self._server.run(tasks)
+        for task, status, wanted in zip(tasks, statuses, expected, strict=True):
+            if status != wanted:
+                text = task.said.read_text()[-3000:]
+                self.problems.append(f"{task.folder}, attempt {task.attempt}: ended with {status}, not {wanted}:\n{text}")
+        return not self.problems
+
+    def _check_footprint(self, whole: Task) -> None:
+        """A run under holdfast, saving at every boundary, is the run without it."""
+        where = "the undisturbed run and its twin"
+        self._compare(where, whole)
+        logged = by_name((name, value) for _, _, log in self._boundaries for name, values in log.items() for value in values)
+        self.problems += [f"{where}: {what}" for what in differences(by_name(self._twin["logged"]), logged, "logged")]
+        self._check_said(where, whole)
+
+    def _check_resumed(self, kill: Kill, first: Task, second: Task) -> None:
+        where = f"{kill[0]} {kill[1]}"
+        before, after, whole = records(first, 1), records(second, 2), self._boundaries
+        again = len(before) + len(after) - len(whole)
+        if before != whole[: len(before)] or after != whole[len(whole) - len(after) :]:
+            self.problems.append(f"{where}: what was logged is not what the undisturbed run logged")
+        elif again < 0 or (again and kill[0] == "at"):
+            self.problems.append(f"{where}: {len(before)} boundaries before, {len(after)} after the kill, of {len(whole)}")
+        self._compare(where, second)
+        self._check_said(where, second)
+        if kill[0] == "after" and "identical" not in second.said.read_text() and not self._scenario.says:
+            self.problems.append(f"{where}: the resume did not prove itself: {second.said.read_text()}")
+        if not self.problems:
+            shutil.rmtree(first.folder)
+
+    def _compare(self, where: str, task: Task) -> None:
+        found = _load(task)
+        for part in OUTCOME:
+            self.problems += [f"{where}: {what}" for what in differences(self._twin[part], found[part], part)]
+
+    def _check_said(self, where: str, task: Task) -> None:
+        said = re.findall(r"(?:Exactness|Holdfast)Warning: (.*)", task.said.read_text())
+        unexpected = [line for line in said if not any(phrase in line for phrase in self._scenario.says)]
+        missing = [phrase for phrase in self._scenario.says if not any(phrase in line for line in said)]
+        self.problems += [f"{where}: warned: {line}" for line in unexpected]
+        self.problems += [f"{where}: did not warn of {phrase!r}" for phrase in missing]
+
+
+def kills_of(boundaries: list[Record], ways: tuple[str, ...]) -> list[Kill]:
+    """Every boundary of one epoch, and those around it; the ways other than ``at`` at a few of these."""
+    if ways == ("finish",):
+        return [("finish", 0)]
+    epochs = [key[0] - (kind == "tail") for kind, key, _ in boundaries]
+    own = [number for number, epoch in enumerate(epochs, 1) if epoch == EPOCH]
+    around = [1, own[0] - 2, own[0] - 1, own[-1] + 1, len(boundaries) - 1]
+    chosen = {"at": [*own, *around], "after": [own[0], own[len(own) // 2]], "asked": own, "raise": own}
+    return [(way, number) for way in ways for number in sorted(set(chosen[way])) if 0 < number < len(boundaries)]
+
+
+def records(task: Task, attempt: int) -> list[Record]:
+    storage = LocalStorage(Path(task.folder) / "run")
+    lines = read_journal(storage, attempt)
+    return [(line["t"], line["at"], line.get("log", {})) for line in lines if line.get("t") in ("batch", "tail")]
+
+
+def by_name(logged: Any) -> dict[str, list[float]]:
+    """Values by name, in order: two names logged together have no order in a journal."""
+    found: dict[str, list[float]] = {}
+    for name, value in logged:
+        found.setdefault(name, []).append(float(value))
+    return found
+
+
+def _load(task: Task) -> dict[str, Any]:
+    outcome: dict[str, Any] = torch.load(task.outcome)
+    return outcome

@@ -1,0 +1,108 @@
+"""Scenarios, the scripts they are, and how one of them is played: without holdfast, or with it and killed."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.exactness.harness import Task
+from tests.exactness.pictures import picture
+from tests.exactness.twin import Plain
+
+MODULES = ("gradients", "loaders", "loops", "order", "state")
+
+
+class Script:
+    """What a scenario is given instead of ``import holdfast``."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._calls = 0
+        self.options = task.options
+        self.state: Mapping[str, Any] = {}
+        self.job: Any = None
+
+    def run(self, state: Mapping[str, Any], **options: Any) -> Any:
+        """A ``holdfast.Run`` over ``state``; in the twin, plain Python."""
+        self.state = state
+        self.job = self._held(state, options) if self._task.holdfast else Plain()
+        return self.job
+
+    def fail_here(self) -> None:
+        """A bug in the script, or a lack of memory: raises in one batch of one attempt."""
+        self._calls += 1
+        if self._task.kill == ("raise", self._calls):
+            raise RuntimeError(f"the script fails in its batch {self._calls}")
+
+    def _held(self, state: Mapping[str, Any], options: dict[str, Any]) -> Any:
+        import holdfast
+        from tests.exactness.kills import policy_of
+
+        policy, listener = policy_of(self._task.kill, self._task.attempt)
+        run = holdfast.Run(f"{self._task.folder}/run", state, save=policy, **options)
+        run.on_event = listener(run)
+        return run
+
+
+Play = Callable[[Script], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A script and what to expect of it.
+
+    ``says`` are phrases of the warnings that holdfast gives, and no others; ``ways`` are those it is killed
+    in (see `tests.exactness.kills`); ``slow`` ones run in CI only; ``first`` are options of its first attempt.
+    """
+
+    play: Play
+    says: tuple[str, ...] = ()
+    ways: tuple[str, ...] = ("at", "after")
+    slow: bool = False
+    first: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.play.__module__}:{self.play.__name__}"
+
+
+SCENARIOS: list[Scenario] = []
+
+
+def scenario(**expectations: Any) -> Callable[[Play], Play]:
+    """Registers a script; the keywords are those of `Scenario`."""
+
+    def register(play: Play) -> Play:
+        SCENARIOS.append(Scenario(play=play, **expectations))
+        return play
+
+    return register
+
+
+def every_scenario() -> list[Scenario]:
+    for name in MODULES:
+        importlib.import_module(f"tests.exactness.scenarios_{name}")
+    return SCENARIOS
+
+
+def play(task: Task) -> None:
+    """Runs the script to its end, in this process, and stores what it made."""
+    module, name = task.scenario.split(":")
+    scene = getattr(importlib.import_module(module), name)
+    # Seeds as different as those of processes in which nobody seeds: all else has to come from the checkpoint.
+    random.seed(task.seed)
+    np.random.seed(task.seed)
+    torch.manual_seed(task.seed)
+    script = Script(task)
+    extras = scene(script) or {}
+    script.job.close()
+    outcome = {"state": picture(script.state), "values": picture(script.job.values), "extras": picture(extras)}
+    outcome["random"] = picture([random.getstate(), np.random.get_state(legacy=False), torch.default_generator])
+    outcome["logged"] = [list(entry) for entry in getattr(script.job, "logged", [])]
+    torch.save(outcome, task.outcome)
