@@ -15,10 +15,12 @@ from holdfast import (  # noqa: E402  torch may be missing
     HoldfastWarning,
     MisfitError,
     NotFoundError,
+    Run,
     UsageError,
     checkpoints,
     latest,
 )
+from holdfast.storage.local import LocalStorage  # noqa: E402
 from tests import damage  # noqa: E402
 from tests.tiny_run import CONFIG, Tiny, train  # noqa: E402
 
@@ -120,6 +122,19 @@ def test_a_copy_of_any_name_can_be_opened(newest, tmp_path):
     found = Checkpoint.open(shutil.copytree(newest, tmp_path / "best"))
     found.verify(tampering=True)
     assert (found.name, found.folder, found.path) == ("best", tmp_path, tmp_path / "best")
+
+
+def test_a_checkpoint_pruned_meanwhile_is_gone_and_not_broken(run_folder, monkeypatch):
+    """A live run deletes checkpoints between our looking at the folder and at what is in it; no warning is due."""
+    first, listed = run_folder / NAMES[0], LocalStorage.list_files
+
+    def prune(storage, name):
+        if name == first.name:
+            shutil.rmtree(first)
+        return listed(storage, name)
+
+    monkeypatch.setattr(LocalStorage, "list_files", prune)
+    assert [one.name for one in checkpoints(run_folder)] == NAMES[1:]
 
 
 # What a checkpoint says.
@@ -302,6 +317,31 @@ def test_objects_without_a_state_are_refused(run_folder):
         latest(run_folder).load_into(model=3)
     with pytest.raises(UsageError, match="It has: model, optimizer"):
         latest(run_folder).load_into()
+
+
+class Picky:
+    """An object that may refuse its state."""
+
+    refuses = False
+
+    def state_dict(self):
+        return {"count": 1}
+
+    def load_state_dict(self, state):
+        if self.refuses:
+            raise ValueError("not this one")
+
+
+def test_an_object_that_refuses_its_state_leaves_the_others_as_they_were(tmp_path):
+    """What is read in place goes last, so that a refusal comes while nothing has been changed yet."""
+    with Run(tmp_path, state={"table": torch.ones(3), "model": torch.nn.Linear(1, 1), "picky": Picky()}) as run:
+        run.save()
+    table, model, picky = torch.zeros(3), torch.nn.Linear(1, 1), Picky()
+    picky.refuses, before = True, bits(model)
+    with pytest.raises(MisfitError, match="not this one"):
+        latest(tmp_path).load_into(table=table, model=model, picky=picky)
+    assert torch.equal(table, torch.zeros(3))
+    assert same(bits(model), before)
 
 
 def _loaded(folder):

@@ -51,11 +51,11 @@ def test_only_reads_takes_no_lock_and_needs_no_framework(run_folder):
 
 
 def test_help_imports_nothing_slow():
-    """What every call pays for: neither numpy, msgspec and the digests, nor a framework."""
+    """What every call pays for: neither numpy, rich, msgspec and the digests, nor a framework."""
     code = "import sys\nfrom holdfast.cli import main\nmain(['--help'])\nprint(sorted(sys.modules), file=sys.stderr)"
     brought = python("-c", code).stderr
     assert "'holdfast.cli.application'" in brought
-    for module in ("torch", "numpy", "msgspec", "blake3", "xxhash", "holdfast.engine"):
+    for module in ("torch", "numpy", "rich", "msgspec", "blake3", "xxhash", "holdfast.engine"):
         assert f"'{module}'" not in brought
 
 

@@ -1,9 +1,11 @@
 """``holdfast verify``."""
 
+import shutil
 import sys
 
 import pytest
 
+from holdfast.storage.local import LocalStorage
 from tests import damage
 
 NEWEST = "step-00000012.a0002.n0002"
@@ -77,6 +79,22 @@ def test_nothing_to_verify_is_an_error(holdfast, tmp_path):
     done = holdfast("verify", tmp_path, "--json")
     assert done.code == 3
     assert done.json["error"]["kind"] == "not_found"
+
+
+def test_a_checkpoint_pruned_meanwhile_is_no_damage(holdfast, run_folder, monkeypatch):
+    """A live run deletes an old checkpoint while it is being read: the rest verifies."""
+    first, read_into = min(run_folder.glob("step-*")), LocalStorage.read_into
+
+    def prune(storage, path, *arguments):
+        if path.endswith("safetensors"):
+            shutil.rmtree(first, ignore_errors=True)
+        return read_into(storage, path, *arguments)
+
+    monkeypatch.setattr(LocalStorage, "read_into", prune)
+    done = holdfast("verify", run_folder)
+    assert done.code == 0
+    assert done.out.count("✓ step-") == 3
+    assert first.name not in done.out
 
 
 def test_a_bar_goes_to_a_terminal_only(holdfast, run_folder, monkeypatch):

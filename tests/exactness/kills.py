@@ -30,8 +30,8 @@ class Boundary(SavePolicy):
         return self.reach(self.number)
 
 
-def policy_of(kill: tuple[str, int] | None, attempt: int) -> tuple[SavePolicy, Callable[[Any], Listener]]:
-    """The policy of an attempt, and the listener to its events, given the run.
+def policy_of(kill: tuple[str, int] | None, number: int) -> tuple[SavePolicy, Callable[[Any], Listener]]:
+    """The policy of attempt ``number``, and the listener to its events, given the run.
 
     - ``at``: a signal at the boundary forces a save of exactly that one; SIGKILL once it is durable.
     - ``after``: an ordinary save due there, taken when it can be; SIGKILL at the boundary after.
@@ -40,7 +40,7 @@ def policy_of(kill: tuple[str, int] | None, attempt: int) -> tuple[SavePolicy, C
     - None: it runs to its end, in the first attempt with a save at every boundary.
     """
     if kill is None:
-        return (AtEnd() if attempt else Every(batches=1)), lambda run: _ignore
+        return (Every(batches=1) if number == 1 else AtEnd()), lambda run: _ignore
     how, target = kill
     if how == "raise":
         return OnError(), lambda run: _ignore

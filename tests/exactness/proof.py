@@ -12,7 +12,7 @@ import torch
 
 from holdfast.engine.journal import read_journal
 from holdfast.storage.local import LocalStorage
-from tests.exactness.harness import ForkServer, Task
+from tests.exactness.attempts import Attempt, run_all
 from tests.exactness.pictures import differences
 from tests.exactness.scripts import Scenario
 
@@ -29,17 +29,17 @@ OUTCOME = ("state", "values", "extras", "random")
 class Proof:
     """Collects what is wrong with a scenario; empty ``problems`` are the proof."""
 
-    def __init__(self, server: ForkServer, folder: Path, scenario: Scenario) -> None:
-        self._server, self._folder, self._scenario = server, folder, scenario
+    def __init__(self, folder: Path, scenario: Scenario) -> None:
+        self._folder, self._scenario = folder, scenario
         self.problems: list[str] = []
         self.kills: list[Kill] = []
 
     def run(self) -> None:
-        twin = Task(self._scenario.name, str(self._folder / "twin"), 0, holdfast=False)
-        whole = Task(self._scenario.name, str(self._folder / "whole"), 0)
+        twin = self._attempt("twin", holdfast=False)
+        whole = self._attempt("whole")
         if not self._ended_well([twin, whole], [0, 0]):
             return
-        self._twin, self._boundaries = _load(twin), records(whole, 1)
+        self._twin, self._boundaries = _load(twin), records(whole)
         self._check_footprint(whole)
         self.kills = kills_of(self._boundaries, self._scenario.ways)
         first = [self._first(kill) for kill in self.kills]
@@ -49,25 +49,23 @@ class Proof:
                 for kill, one, other in zip(self.kills, first, second, strict=True):
                     self._check_resumed(kill, one, other)
 
-    def _first(self, kill: Kill) -> Task:
-        kept = None if kill[0] == "finish" else kill
-        return Task(self._scenario.name, self._place(kill), 0, kill=kept, options=self._scenario.first)
+    def _attempt(self, place: str, **fields: Any) -> Attempt:
+        return Attempt(scenario=self._scenario.name, folder=str(self._folder / place), **fields)
 
-    def _second(self, kill: Kill) -> Task:
-        return Task(self._scenario.name, self._place(kill), 1, seed=100 + kill[1])
+    def _first(self, kill: Kill) -> Attempt:
+        return self._attempt(_place(kill), kill=None if kill[0] == "finish" else kill, options=self._scenario.first)
 
-    def _place(self, kill: Kill) -> str:
-        return str(self._folder / f"{kill[0]}-{kill[1]}")
+    def _second(self, kill: Kill) -> Attempt:
+        return self._attempt(_place(kill), number=2, seed=100 + kill[1])
 
-    def _ended_well(self, tasks: list[Task], expected: list[int]) -> bool:
-        statuses = self._server.run(tasks)
-        for task, status, wanted in zip(tasks, statuses, expected, strict=True):
+    def _ended_well(self, attempts: list[Attempt], expected: list[int]) -> bool:
+        for one, status, wanted in zip(attempts, run_all(attempts), expected, strict=True):
             if status != wanted:
-                text = task.said.read_text()[-3000:]
-                self.problems.append(f"{task.folder}, attempt {task.attempt}: ended with {status}, not {wanted}:\n{text}")
+                text = one.said.read_text()[-3000:]
+                self.problems.append(f"{one.folder}, attempt {one.number}: ended with {status}, not {wanted}:\n{text}")
         return not self.problems
 
-    def _check_footprint(self, whole: Task) -> None:
+    def _check_footprint(self, whole: Attempt) -> None:
         """A run under holdfast, saving at every boundary, is the run without it."""
         where = "the undisturbed run and its twin"
         self._compare(where, whole)
@@ -75,9 +73,9 @@ class Proof:
         self.problems += [f"{where}: {what}" for what in differences(by_name(self._twin["logged"]), logged, "logged")]
         self._check_said(where, whole)
 
-    def _check_resumed(self, kill: Kill, first: Task, second: Task) -> None:
+    def _check_resumed(self, kill: Kill, first: Attempt, second: Attempt) -> None:
         where = f"{kill[0]} {kill[1]}"
-        before, after, whole = records(first, 1), records(second, 2), self._boundaries
+        before, after, whole = records(first), records(second), self._boundaries
         again = len(before) + len(after) - len(whole)
         if before != whole[: len(before)] or after != whole[len(whole) - len(after) :]:
             self.problems.append(f"{where}: what was logged is not what the undisturbed run logged")
@@ -90,17 +88,21 @@ class Proof:
         if not self.problems:
             shutil.rmtree(first.folder)
 
-    def _compare(self, where: str, task: Task) -> None:
-        found = _load(task)
+    def _compare(self, where: str, attempt: Attempt) -> None:
+        found = _load(attempt)
         for part in OUTCOME:
             self.problems += [f"{where}: {what}" for what in differences(self._twin[part], found[part], part)]
 
-    def _check_said(self, where: str, task: Task) -> None:
-        said = re.findall(r"(?:Exactness|Holdfast)Warning: (.*)", task.said.read_text())
+    def _check_said(self, where: str, attempt: Attempt) -> None:
+        said = re.findall(r"(?:Exactness|Holdfast)Warning: (.*)", attempt.said.read_text())
         unexpected = [line for line in said if not any(phrase in line for phrase in self._scenario.says)]
         missing = [phrase for phrase in self._scenario.says if not any(phrase in line for line in said)]
         self.problems += [f"{where}: warned: {line}" for line in unexpected]
         self.problems += [f"{where}: did not warn of {phrase!r}" for phrase in missing]
+
+
+def _place(kill: Kill) -> str:
+    return f"{kill[0]}-{kill[1]}"
 
 
 def kills_of(boundaries: list[Record], ways: tuple[str, ...]) -> list[Kill]:
@@ -114,9 +116,9 @@ def kills_of(boundaries: list[Record], ways: tuple[str, ...]) -> list[Kill]:
     return [(way, number) for way in ways for number in sorted(set(chosen[way])) if 0 < number < len(boundaries)]
 
 
-def records(task: Task, attempt: int) -> list[Record]:
-    storage = LocalStorage(Path(task.folder) / "run")
-    lines = read_journal(storage, attempt)
+def records(attempt: Attempt) -> list[Record]:
+    storage = LocalStorage(Path(attempt.folder) / "run")
+    lines = read_journal(storage, attempt.number)
     return [(line["t"], line["at"], line.get("log", {})) for line in lines if line.get("t") in ("batch", "tail")]
 
 
@@ -128,6 +130,6 @@ def by_name(logged: Any) -> dict[str, list[float]]:
     return found
 
 
-def _load(task: Task) -> dict[str, Any]:
-    outcome: dict[str, Any] = torch.load(task.outcome)
+def _load(attempt: Attempt) -> dict[str, Any]:
+    outcome: dict[str, Any] = torch.load(attempt.outcome)
     return outcome

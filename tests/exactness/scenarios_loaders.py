@@ -148,6 +148,26 @@ class Counting(Eager):
         self.passes = state["passes"]
 
 
+class Positional(Eager):
+    """Its state is its place in a pass, as that of torchdata's samplers is; loaded, the next pass begins there."""
+
+    def __init__(self) -> None:
+        self.yielded = 0
+        self.begin = 0
+
+    def __iter__(self):
+        self.yielded, self.begin = self.begin, 0
+        for index in torch.randperm(POINTS).tolist()[self.yielded :]:
+            self.yielded += 1
+            yield index
+
+    def state_dict(self) -> dict[str, int]:
+        return {"yielded": self.yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.begin = state["yielded"]
+
+
 @scenario()
 def eager_sampler(script):
     return trained_on(script, DataLoader(points(), BATCH, sampler=Eager()))
@@ -170,6 +190,11 @@ def counting_sampler_with_a_state(script):
     sampler = Counting()
     trained_on(script, DataLoader(points(), BATCH, sampler=sampler))
     return {"passes": sampler.passes}
+
+
+@scenario()
+def positional_sampler_with_a_state(script):
+    return trained_on(script, DataLoader(points(), BATCH, sampler=Positional()))
 
 
 # Workers.
@@ -221,6 +246,11 @@ def workers_and_a_counting_sampler(script):
     sampler = Counting()
     trained_on(script, DataLoader(points(), BATCH, sampler=sampler, num_workers=2))
     return {"passes": sampler.passes}
+
+
+@scenario(slow=True)
+def workers_and_a_positional_sampler(script):
+    return trained_on(script, DataLoader(points(), BATCH, sampler=Positional(), num_workers=2))
 
 
 @scenario(slow=True)
@@ -366,9 +396,81 @@ class StatefulLoader:
         self.order, self.at, self.resumed = list(state["order"]), state["at"], True
 
 
+class CountingLoader(StatefulLoader):
+    """Its order depends on the number of the pass, which its state tells too."""
+
+    passes = 0
+
+    def __iter__(self):
+        if not self.resumed:
+            self.passes += 1
+        for x, y in super().__iter__():
+            yield x + 0.1 * self.passes, y
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.passes = state["passes"]
+
+
+class EagerLoader(CountingLoader):
+    """As torchdata's: a state is taken up in `iter()`, which draws a seed, and one of a finished pass begins the next."""
+
+    finished = False
+
+    def __iter__(self):
+        torch.empty((), dtype=torch.int64).random_()
+        if self.resumed and self.finished:
+            self.resumed = False
+            torch.empty((), dtype=torch.int64).random_()
+        self.finished = False
+        batches = super().__iter__()
+        return itertools.chain(batches, self.finish())
+
+    def finish(self):
+        self.finished = True
+        yield from ()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "finished": self.finished}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.finished = state["finished"]
+
+
 @scenario()
 def loader_with_its_own_state(script):
     return trained_on(script, StatefulLoader())
+
+
+@scenario()
+def loader_that_counts_its_passes(script):
+    loader = CountingLoader()
+    trained_on(script, loader)
+    return {"passes": loader.passes}
+
+
+@scenario()
+def loader_that_begins_the_next_pass_by_itself(script):
+    loader = EagerLoader()
+    trained_on(script, loader)
+    return {"passes": loader.passes}
+
+
+@scenario()
+def two_loops_over_a_loader_that_counts(script):
+    model, loader = network(), CountingLoader()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    run = script.run({"model": model, "optimizer": optimizer})
+    for _ in run.epochs(EPOCHS):
+        for x, y in run.batches(loader):
+            run.log(loss=learn(model, optimizer, x, y))
+        for x, y in run.batches(loader):
+            run.log(loss=learn(model, optimizer, x, y))
+    return {"passes": loader.passes}
 
 
 def made_anew(script: Script, seed_of: Any) -> None:

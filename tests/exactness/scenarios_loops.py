@@ -18,7 +18,7 @@ def made() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 
 
 def held_out() -> DataLoader[Any]:
-    return DataLoader(points(9), BATCH)
+    return DataLoader(points(10), BATCH)
 
 
 @torch.no_grad()
@@ -215,7 +215,7 @@ def by_hand_seeding_each_epoch(script):
         order = torch.randperm(POINTS).split(BATCH)
         first = start.batch if start and start.epoch == epoch else 0
         for index in range(first, len(order)):
-            run.batch_start()
+            run.batch_start(epoch=epoch)
             run.log(loss=learn(model, optimizer, xs[order[index]], ys[order[index]]))
             run.batch_end(epoch=epoch, batch=index + 1)
     run.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import random
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,41 +13,42 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.exactness.harness import Task
+from tests.exactness.attempts import Attempt
 from tests.exactness.pictures import picture
 from tests.exactness.twin import Plain
 
 MODULES = ("gradients", "loaders", "loops", "order", "state")
+HANGING_SECONDS = 50
 
 
 class Script:
     """What a scenario is given instead of ``import holdfast``."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
         self._calls = 0
-        self.options = task.options
+        self.options = attempt.options
         self.state: Mapping[str, Any] = {}
         self.job: Any = None
 
     def run(self, state: Mapping[str, Any], **options: Any) -> Any:
         """A ``holdfast.Run`` over ``state``; in the twin, plain Python."""
         self.state = state
-        self.job = self._held(state, options) if self._task.holdfast else Plain()
+        self.job = self._held(state, options) if self._attempt.holdfast else Plain()
         return self.job
 
     def fail_here(self) -> None:
         """A bug in the script, or a lack of memory: raises in one batch of one attempt."""
         self._calls += 1
-        if self._task.kill == ("raise", self._calls):
+        if self._attempt.kill == ("raise", self._calls):
             raise RuntimeError(f"the script fails in its batch {self._calls}")
 
     def _held(self, state: Mapping[str, Any], options: dict[str, Any]) -> Any:
         import holdfast
         from tests.exactness.kills import policy_of
 
-        policy, listener = policy_of(self._task.kill, self._task.attempt)
-        run = holdfast.Run(f"{self._task.folder}/run", state, save=policy, **options)
+        policy, listener = policy_of(self._attempt.kill, self._attempt.number)
+        run = holdfast.Run(f"{self._attempt.folder}/run", state, save=policy, **options)
         run.on_event = listener(run)
         return run
 
@@ -91,18 +94,22 @@ def every_scenario() -> list[Scenario]:
     return SCENARIOS
 
 
-def play(task: Task) -> None:
-    """Runs the script to its end, in this process, and stores what it made."""
-    module, name = task.scenario.split(":")
+def play(**fields: Any) -> None:
+    """Runs an attempt to its end, in this process, and stores what it made."""
+    faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
+    warnings.simplefilter("always")
+    attempt = Attempt(**{**fields, "kill": fields["kill"] and tuple(fields["kill"])})
+    module, name = attempt.scenario.split(":")
     scene = getattr(importlib.import_module(module), name)
     # Seeds as different as those of processes in which nobody seeds: all else has to come from the checkpoint.
-    random.seed(task.seed)
-    np.random.seed(task.seed)
-    torch.manual_seed(task.seed)
-    script = Script(task)
+    random.seed(attempt.seed)
+    np.random.seed(attempt.seed)
+    torch.manual_seed(attempt.seed)
+    script = Script(attempt)
     extras = scene(script) or {}
     script.job.close()
     outcome = {"state": picture(script.state), "values": picture(script.job.values), "extras": picture(extras)}
     outcome["random"] = picture([random.getstate(), np.random.get_state(legacy=False), torch.default_generator])
     outcome["logged"] = [list(entry) for entry in getattr(script.job, "logged", [])]
-    torch.save(outcome, task.outcome)
+    torch.save(outcome, attempt.outcome)
+    faulthandler.cancel_dump_traceback_later()

@@ -12,9 +12,9 @@ def parameter(scenario):
 
 
 @pytest.mark.parametrize("scenario", [parameter(one) for one in every_scenario()])
-def test_killed_anywhere_it_ends_with_the_bits_of_its_twin(server, tmp_path, scenario):
+def test_killed_anywhere_it_ends_with_the_bits_of_its_twin(tmp_path, scenario):
     """State, random numbers and all that is logged are those of the twin, whichever boundary the run is killed at."""
-    proof = Proof(server, tmp_path, scenario)
+    proof = Proof(tmp_path, scenario)
     proof.run()
     assert not proof.problems, "\n".join(proof.problems[:20])
     assert proof.kills

@@ -49,7 +49,7 @@ class Plain:
     def resume(self) -> None:
         return None
 
-    def batch_start(self) -> None:
+    def batch_start(self, *, epoch: int) -> None:
         return None
 
     def batch_end(self, **_: int) -> None:

@@ -27,11 +27,12 @@ class Trainer:
 
     def __init__(self, server: _Server, pid: int, output: Path) -> None:
         self._server, self.pid, self.output = server, pid, output
+        self._code: int | None = None
 
     @property
     def text(self) -> str:
         """What it has written so far."""
-        return self.output.read_text()
+        return self.output.read_text() if self.output.exists() else ""
 
     def send(self, number: int) -> None:
         """Sends it a signal."""
@@ -41,9 +42,17 @@ class Trainer:
         """SIGKILL. It may still be dying when this returns."""
         self.send(signal.SIGKILL)
 
+    def discard(self) -> None:
+        """Kills it if it has not ended."""
+        if self._code is None:
+            self.kill()
+            self.wait()
+
     def wait(self) -> int:
         """Its exit code, negative for a signal."""
-        return self._server.wait(self.pid)
+        if self._code is None:
+            self._code = self._server.wait(self.pid)
+        return self._code
 
     def await_text(self, text: str) -> None:
         """Returns once it has written ``text``."""

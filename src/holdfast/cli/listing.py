@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -61,7 +62,16 @@ def _heading(found: Survey) -> Text:
     words = wording.count(len(found.entries), "checkpoint") if found.entries else "no checkpoint"
     words += f", {wording.size(total)}" if total else ""
     words += f" · {wording.count(len(found.attempts), 'attempt')}" if found.attempts else ""
-    return Text.assemble(text(found.storage.root, "bold"), f"\n{words}", overflow="fold")
+    return Text.assemble(text(_shown(found.storage.root), "bold"), f"\n{words}", overflow="fold")
+
+
+def _shown(folder: str) -> str:
+    """The path as one would type it here."""
+    try:
+        here = os.getcwd()
+    except OSError:  # the shell stands in a folder that is gone
+        return folder
+    return os.path.relpath(folder, here) if folder.startswith(here + os.sep) else folder
 
 
 def _columns(found: Survey, now: datetime) -> list[Column]:

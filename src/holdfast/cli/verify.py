@@ -59,7 +59,12 @@ def _verdicts(place: Place, tampering: bool) -> list[Verdict]:
     entries, broken = _claimed(place)
     verdicts = [Verdict(one.name, 0, one.error) for one in broken]
     with progress_bar("verifying", sum(map(bytes_to_read, entries))) as advance:
-        verdicts += [_verdict(place.storage, one, tampering, advance) for one in entries]
+        checked = [_verdict(place.storage, one, tampering, advance) for one in entries]
+    if place.name is None:
+        # A run under way deletes old checkpoints: one that went while it was being read is gone, not damaged.
+        there = set(place.storage.list())
+        checked = [one for one in checked if one.error is None or one.name in there]
+    verdicts += checked
     return sorted(verdicts, key=lambda one: age_of(one.name))
 
 

@@ -63,6 +63,10 @@ class Catalog:
                 entries.append(self.entry(name))
             except HoldfastError as error:
                 broken.append(Broken(name, error))
+        if broken:
+            # A live run prunes: what was deleted while it was being looked at is gone, not broken.
+            there = set(self.storage.list())
+            broken = [one for one in broken if one.name in there]
         entries.sort(key=lambda entry: entry.order)
         broken.sort(key=lambda one: CheckpointName.parse(one.name) or CheckpointName(0, 0, 0))
         return Listing(tuple(entries), tuple(broken))

@@ -65,7 +65,7 @@ class Checkpointer:
         arena = self._arena_for(plan.size + len(request))
         _copy(plan, items, arena.view)
         arena.view[plan.size : plan.size + len(request)] = request
-        self.writer.persist(Persist(manifest.ordinal, plan.size, len(request)))
+        self.writer.persist(Persist(name, manifest.ordinal, plan.size, len(request)))
 
     def poll(self) -> Committed | Failed | None:
         """The outcome of the last save, once, when it is there."""

@@ -44,8 +44,9 @@ class UseArena(msgspec.Struct, frozen=True, tag="arena"):
 
 
 class Persist(msgspec.Struct, frozen=True, tag="persist"):
-    """Commits the snapshot whose `SaveRequest` lies at ``offset`` of the arena."""
+    """Commits the snapshot ``name``, whose `SaveRequest` lies at ``offset`` of the arena."""
 
+    name: str
     ordinal: int
     offset: int
     length: int

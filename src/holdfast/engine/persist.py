@@ -27,17 +27,19 @@ def persist(storage: Storage, request: SaveRequest, arena: memoryview) -> Commit
     """
     started = time.monotonic()
     notes: list[str] = []
+    lost: StorageError | None = None
     for last in (False, True):
         try:
             manifest, size = _commit(storage, request, arena, _try_id(request))
         except AlreadyExistsError as error:
-            if last:
+            if lost is not None:
                 # Ours, and visible, but its folder's fsync failed: a second one would succeed without saying anything.
-                return _failure(request, error, notes)
+                return _failure(request, lost, notes)
             return _committed_before(storage, request, error, notes)
         except HoldfastError as error:
             if not last and isinstance(error, StorageError) and error.errno == errno.EIO:
-                notes.append(f"{error}; writing it once more to fresh files")
+                lost = error
+                notes.append(f"{error} Writing it once more to fresh files.")
                 continue
             return _failure(request, error, notes)
         deleted = _delete(storage, request.delete, notes)

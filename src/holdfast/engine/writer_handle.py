@@ -187,7 +187,7 @@ class WriterHandle:
             self._restart()
             self._await_ready()
         except SaveError as error:
-            return Failed(ordinal=request.ordinal, name="", message=str(error))
+            return Failed(ordinal=request.ordinal, name=request.name, message=str(error))
         self._tell(request)
         return None
 

@@ -44,14 +44,17 @@ class Observer:
         clean, values = self.gradients.clean(), copied(self._values)
         return Boundary(progress, position, random, clean, values, self._items.freeze_small())
 
-    def obstacle(self, boundary: Boundary) -> str | None:
-        """Why the state of ``boundary``, the last one, is lost by now; None if it can still be saved."""
+    def obstacle(self, boundary: Boundary, *, begun: bool = True, seen: bool = True) -> str | None:
+        """Why the state of ``boundary``, the last one, is lost by now; None if it can still be saved.
+
+        ``begun`` is False if no batch has begun since; ``seen`` if nothing has run since that an item could have changed in.
+        """
         if self.gradients.stepped:
             return "an optimizer has stepped since"
-        if not boundary.clean:
+        if begun and not boundary.clean:
             return "gradients were pending there, and the batch that failed may have added to them"
         if not self.shadow.unchanged():
             return "a parameter was changed in place since"
-        if not self._items.covered_by_shadow():
+        if seen and not self._items.covered(boundary.small):
             return "the state has items whose changes cannot be seen"
         return None

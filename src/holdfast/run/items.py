@@ -32,10 +32,7 @@ class Items:
     """The user's state by name."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping) or len(state) == 0:
-            raise UsageError(f"state={state!r}: expected a dict of named objects, such as {{'model': model}}.")
-        for name in state:
-            _check_name(name)
+        _check_state(state)
         self.objects = dict(state)
         self.items: dict[str, Item] = {name: adapt(name, one) for name, one in state.items()}
         self.modules = dict(_find(self.objects, torch.nn.Module))
@@ -48,12 +45,12 @@ class Items:
 
     def freeze_small(self) -> dict[str, Frozen]:
         """Items without tensors and with few values: schedulers, scalers, counters. Called at every boundary."""
-        return {name: item.freeze() for name, item in self._small.items()}
+        return {name: item.freeze() for name, item in self._small.items() if item.length() <= _SMALL}
 
-    def covered_by_shadow(self) -> bool:
-        """Whether every item is a module, an optimizer or small, so that it is known if it changed since a boundary."""
+    def covered(self, frozen: Mapping[str, Frozen]) -> bool:
+        """Whether every item is a module, an optimizer or ``frozen``, so that its state at the last boundary is known."""
         return all(
-            name in self._small or name in self.optimizers or isinstance(item, ModuleItem | OptimizerItem)
+            name in frozen or name in self.optimizers or isinstance(item, ModuleItem | OptimizerItem)
             for name, item in self.items.items()
         )
 
@@ -90,6 +87,13 @@ class Items:
             and name not in self.optimizers
             and _leaves(captured[name].tree) <= _SMALL
         }
+
+
+def _check_state(state: object) -> None:
+    if not isinstance(state, Mapping) or not state:
+        raise UsageError(f"state={state!r}: expected a dict of named objects, such as {{'model': model}}.")
+    for name in state:
+        _check_name(name)
 
 
 def _check_name(name: object) -> None:

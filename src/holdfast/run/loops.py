@@ -99,6 +99,7 @@ def _pass(
     if session.loop_is_over(number):
         session.memory.carry(number, cursors)
         session.memory.note(number, cursors)
+        session.pass_over(number)
         return
     _open(session, number, cursors, options)
     yield from _hand_out(session, cursors, options, last)
@@ -110,6 +111,8 @@ def _open(session: Session, number: int, cursors: list[Cursor], options: Options
         session.memory.carry(number, cursors)
     for attribute in session.memory.note(number, cursors):
         session.voice.warn("hidden_state", _HIDDEN.format(attribute), ExactnessWarning, once=attribute)
+    if session.memory.left_early(cursors):
+        session.voice.warn("left_early", _LEFT_EARLY, ExactnessWarning, once="left_early")
     if any(random_in_workers(one.loader) for one in cursors):
         session.voice.warn("workers", _WORKERS, ExactnessWarning, once="workers")
     session.note_iteration(rng.capture())
@@ -121,12 +124,14 @@ def _open(session: Session, number: int, cursors: list[Cursor], options: Options
 def _hand_out(session: Session, cursors: list[Cursor], options: Options, last: int | None) -> Generator[Any, None, None]:
     length = _shortest(cursors, options.limit)
     ahead: list[Any] = []
+    exhausted = False
     try:
         while (options.limit is None or session.position.batch < options.limit) and (
             last is None or session.progress.batches < last
         ):
             batch = ahead.pop() if ahead else _fetch(cursors)
             if batch is None:
+                exhausted = True
                 break
             samples, tokens = _counts(cursors, batch, options)
             session.in_body = True
@@ -134,8 +139,10 @@ def _hand_out(session: Session, cursors: list[Cursor], options: Options, last: i
             session.in_body = False
             session.complete_batch(samples, tokens)
             ahead = _consider(session, cursors, length)
+        session.end_loop(exhausted)
     except GeneratorExit:
         session.leave_body()
+        session.end_loop(False)
         raise
     finally:
         session.in_body = False
@@ -202,6 +209,10 @@ def _validation(session: Session, loaders: tuple[Iterable[Any], ...], options: O
 _HIDDEN = (
     "the sampler attribute {} changes from epoch to epoch, and nothing restores it after a restart. Give the sampler "
     "state_dict() and load_state_dict(), or the order of the samples after a resume cannot be promised."
+)
+_LEFT_EARLY = (
+    "this loader, or its sampler, keeps a state of its own, and the pass before was left early: what that means to it cannot "
+    "be known, so a resume between two passes starts it afresh. Let its passes come to their end for exactness."
 )
 _WORKERS = (
     "this loader has workers: if its dataset draws random numbers in them, a resume in the middle of an epoch cannot repeat "

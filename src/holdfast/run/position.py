@@ -39,6 +39,7 @@ class Stored:
     boundary: rng.RngState
     epoch: rng.RngState | None = None
     loop: rng.RngState | None = None
+    ends: list[rng.RngState] = field(default_factory=list)
     cursors: list[CursorState] = field(default_factory=list)
     memory: dict[int, dict[str, Json]] = field(default_factory=dict)
     constructed_rates: dict[str, list[float]] = field(default_factory=dict)
@@ -54,20 +55,22 @@ class Stored:
         }
 
     def rng(self) -> dict[str, Any]:
-        """The item ``rng``: the state at the boundary, at the epoch's start, and before the loop's ``iter()``."""
+        """The item ``rng``: at the boundary, at the epoch's start, before the loop's ``iter()``, behind each loop before it."""
         states = {"boundary": self.boundary, "epoch": self.epoch, "loop": self.loop}
-        return {name: rng.to_tree(one) for name, one in states.items() if one is not None}
+        moments = {name: rng.to_tree(one) for name, one in states.items() if one is not None}
+        return {**moments, "ends": [rng.to_tree(one) for one in self.ends]}
 
     @classmethod
     def of(cls, data: dict[str, Any], states: dict[str, Any]) -> Stored:
         """The inverse of `data` and `rng`."""
-        moments = {name: rng.from_tree(tree) for name, tree in states.items()}
+        moments = {name: rng.from_tree(tree) for name, tree in states.items() if name != "ends"}
         return cls(
             position=Position(**data["position"]),
             mode=data["mode"],
             boundary=moments["boundary"],
             epoch=moments.get("epoch"),
             loop=moments.get("loop"),
+            ends=[rng.from_tree(tree) for tree in states.get("ends", ())],
             cursors=[cursor_from_tree(tree) for tree in data["cursors"]],
             memory=data["memory"],
             constructed_rates=data["constructed_rates"],

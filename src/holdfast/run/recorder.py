@@ -36,6 +36,10 @@ class Recorder:
             for name, value in values.items():
                 self._logged.setdefault(name, []).append(HeldScalar(name, value))
 
+    def forget(self) -> None:
+        """Drops what was logged since the last boundary, by code that ran once more."""
+        self._logged = {}
+
     def record(self, record: dict[str, Json]) -> None:
         """The boundary's line: ``record`` with what was logged before it."""
         self._lines.append((record, self._logged))

@@ -91,7 +91,7 @@ def expect(storage: Storage, attempts: Iterable[int], after: tuple[At, int], ste
 
 def _key(record: dict[str, Any]) -> At | None:
     at = record.get("at")
-    return tuple(at) if isinstance(at, list) and len(at) == 3 else None  # type: ignore[return-value]  # three long
+    return (at[0], at[1], at[2]) if isinstance(at, list) and len(at) == 3 else None
 
 
 def _deviation(old: Json, new: Json) -> float:

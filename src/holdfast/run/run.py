@@ -240,12 +240,13 @@ class Run:
         self._session.begin("hand")
         return self.progress if self.resumed_from is not None else None
 
-    def batch_start(self) -> None:
-        """For loops written by hand: call it before the first batch if code since `resume` drew random numbers.
+    def batch_start(self, *, epoch: int) -> None:
+        """For loops written by hand: call it before each batch if code since `resume` draws random numbers or changes state.
 
-        It restores the checkpoint's state and random numbers once more. At all other batches it does nothing.
+        Before the first batch after a resume in the same ``epoch``, it restores the checkpoint's state and random numbers once
+        more. At all others it does nothing.
         """
-        self._session.restore_again()
+        self._session.start_by_hand(epoch)
 
     def batch_end(
         self, *, epoch: int, batch: int, step: int | None = None, samples: int | None = None, tokens: int | None = None

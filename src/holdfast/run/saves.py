@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from holdfast.engine.messages import Committed, Failed
 from holdfast.errors import HoldfastError, SaveError
 from holdfast.format.manifest import Manifest, Parent
 from holdfast.format.names import CheckpointName
-from holdfast.policies.keep import Kept, plan
+from holdfast.policies.keep import KeepPolicy, Kept, plan
 from holdfast.policies.moment import Event, Moment
 from holdfast.run.environment import describe_environment
 from holdfast.run.saver import Saver
@@ -130,7 +130,7 @@ class Saves:
             self.ledger.committed += 1
             self.ledger.newest = Parent(outcome.name, outcome.digest)
             self.voice.note(
-                "saved", outcome.name, name=outcome.name, bytes=outcome.size,
+                "saved", outcome.name, name=outcome.name, step=_step(outcome.name), bytes=outcome.size,
                 seconds=outcome.seconds, deleted=list(outcome.deleted),
             )  # fmt: skip
         else:
@@ -150,11 +150,14 @@ def plan_with(saver: Saver, checkpoints: list[Kept], protected: Mapping[str, str
     return plan(_Overridable(saver), checkpoints, protected)
 
 
-class _Overridable:
+@dataclass(frozen=True, slots=True)
+class _Overridable(KeepPolicy):
     """A saver's `should_keep` seen as a keep policy."""
 
-    def __init__(self, saver: Saver) -> None:
-        self.reasons = saver.should_keep
+    saver: Saver
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        return self.saver.should_keep(checkpoints)
 
 
 def _kept(entry: Entry) -> Kept:
@@ -168,9 +171,14 @@ def _on_error(reason: Iterable[str]) -> bool:
     return set(reason) == {ON_ERROR}
 
 
+def _step(name: str) -> int | None:
+    parsed = CheckpointName.parse(name)
+    return parsed.step if parsed is not None else None
+
+
 def _failed(outcome: Failed) -> str:
     return (
-        f"saving {outcome.name or 'a checkpoint'} failed: {outcome.message} Earlier checkpoints are untouched, and "
+        f"saving {outcome.name} failed: {outcome.message} Earlier checkpoints are untouched, and "
         "training goes on; the next save that is due will be tried."
     )
 

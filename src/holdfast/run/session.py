@@ -64,6 +64,7 @@ class Session:
         self._loops = 0
         self._epoch_random: rng.RngState | None = None
         self._loop_random: rng.RngState | None = None
+        self._ends: list[rng.RngState] = []
         self._iteration: str | None = None
         self._boundary: Boundary | None = None
         self._left: _Left | None = None
@@ -98,7 +99,7 @@ class Session:
             self._resumption = None
             return
         self.memory.load(resumption.stored.memory)
-        self._epoch_random = resumption.stored.epoch
+        self._epoch_random, self._ends = resumption.stored.epoch, list(resumption.stored.ends)
         if resumption.position.loop is None or mode == "hand":
             self.position = resumption.position
             resumption.restore_random(resumption.stored.boundary, self.voice)
@@ -119,7 +120,7 @@ class Session:
         """Right before the body of an epoch."""
         self._loops = 0
         if self._resumption is None:
-            self._epoch_random = rng.capture()
+            self._epoch_random, self._ends = rng.capture(), []
 
     def start_loop(self) -> int:
         """Numbers the train loops of an epoch by call order."""
@@ -130,6 +131,18 @@ class Session:
         """Whether loop ``number`` was finished before the checkpoint that is being resumed from."""
         wanted = self._resumption.position.loop if self._resumption is not None else None
         return wanted is not None and number < wanted
+
+    def pass_over(self, number: int) -> None:
+        """In place of a loop that was finished: code between it and the next one draws what it drew there."""
+        if self._resumption is not None and number < len(self._ends):
+            self._resumption.restore_random(self._ends[number], self.voice)
+
+    def end_loop(self, exhausted: bool) -> None:
+        """Behind a loop's last batch, or where it was left: ``exhausted`` if a loader had no more."""
+        self._ends.append(rng.capture())
+        alone = exhausted and len(self._cursors) == 1
+        for cursor in self._cursors:
+            self.memory.end(cursor, alone or (cursor.length is not None and self.position.batch >= cursor.length))
 
     def stored_cursors(self, number: int, count: int) -> list[CursorState] | None:
         """On a resume in this loop, where its loaders were; the random state before ``iter()`` is restored with it."""
@@ -169,6 +182,13 @@ class Session:
         resumption.restore_random(resumption.stored.boundary, self.voice)
         self.recorder.muted, self._resumption = False, None
 
+    def start_by_hand(self, epoch: int) -> None:
+        """Before a batch of a loop written by hand. Past the epoch of the checkpoint, the code since ran as it ran then, once."""
+        if self._resumption is not None and self._resumption.position.epoch == epoch:
+            self.restore_again()
+            self.recorder.forget()
+        self._resumption = None
+
     def ticker(self, label: str) -> Ticker:
         """A progress bar over batches that are replayed."""
         advance: list[Callable[[int], object]] = []
@@ -195,7 +215,7 @@ class Session:
     def hand_boundary(self, epoch: int, batch: int, step: int | None, samples: int | None, tokens: int | None) -> None:
         """The boundary of a loop written by hand. One that was passed before, by a batch that was retried, counts once."""
         random = rng.capture()
-        self.restore_again()
+        self._resumption = None
         now, position = self.progress, Position(epoch=epoch, loop=0, batch=batch)
         again = position == self.position
         self.progress = Progress(
@@ -212,7 +232,7 @@ class Session:
         random = rng.capture()
         self._give_up_resumption()
         self.position = Position(epoch=self.position.epoch + 1)
-        self._loops, self._cursors = 0, []
+        self._loops, self._cursors, self._ends = 0, [], []
         self.progress = msgspec.structs.replace(
             self.progress, epoch=self.position.epoch, batch=0, step=self.progress.step + self._observer.gradients.stepped,
             elapsed=self._elapsed(),
@@ -329,14 +349,15 @@ class Session:
             self.saves.raise_failure()
 
     def _save(self, boundary: Boundary) -> bool:
-        gradients = self._observer.gradients
-        pending = {} if boundary.clean else gradients.pending()
-        captured = self.items.capture()
-        internal = {"gradients": draft(gradients.capture(pending))} if pending else {}
-        taken = self._take(boundary, captured, internal, self._stored(boundary))
+        taken = self._take(boundary, self.items.capture(), self._pending(boundary.clean), self._stored(boundary))
         if taken:
             self._saved, self._waited = self._here(), 0
         return taken
+
+    def _pending(self, clean: bool) -> dict[str, ItemDraft]:
+        """The item ``gradients``, where any are pending."""
+        pending = {} if clean else self._observer.gradients.pending()
+        return {"gradients": draft(self._observer.gradients.capture(pending))} if pending else {}
 
     def _take(
         self, boundary: Boundary, captured: dict[str, Captured], internal: dict[str, ItemDraft], stored: Stored | None
@@ -361,7 +382,7 @@ class Session:
             cursors.append(state)
         return Stored(
             position=boundary.position, mode=self.mode, boundary=boundary.random, epoch=self._epoch_random,
-            loop=self._loop_random, cursors=cursors, memory=self.memory.to_tree(), constructed_rates=self._rates,
+            loop=self._loop_random, ends=self._ends[: boundary.position.loop], cursors=cursors, memory=self.memory.to_tree(), constructed_rates=self._rates,
         )  # fmt: skip
 
     # The end.
@@ -444,7 +465,8 @@ class Session:
         if self._is_saved():
             self.saves.due.clear()
             return
-        obstacle = self._observer.obstacle(boundary)
+        begun = failed or self._left is not None
+        obstacle = self._observer.obstacle(boundary, begun=begun, seen=begun or self.mode != "hand")
         if obstacle is None:
             self._save_last_boundary(boundary)
         elif not failed and self._left is not None and self._left.versions == self._observer.shadow.versions():
@@ -458,15 +480,13 @@ class Session:
         stored = self._left.last if self._left is not None else self._stored(boundary)
         with self._observer.shadow.put_back():
             captured = self.items.capture() | {name: frozen() for name, frozen in boundary.small.items()}
-            self._take(boundary, captured, {}, stored)
+            self._take(boundary, captured, self._pending(boundary.clean), stored)
             self._saved = self._here()
 
     def _save_as_left(self, left: _Left) -> None:
         """After a `break` behind an optimizer step: the final weights, as of the batch that the loop was left in."""
         self._observer.gradients.begin_interval()
-        pending = self._observer.gradients.pending()
-        internal = {"gradients": draft(self._observer.gradients.capture(pending))} if pending else {}
-        self._take(left.after, self.items.capture(), internal, left.stored)
+        self._take(left.after, self.items.capture(), self._pending(clean=False), left.stored)
 
 
 _OVERFLOWED = (

@@ -76,6 +76,10 @@ class ContainerItem:
         contents = copied(self._container)
         return lambda: self._captured(contents)
 
+    def length(self) -> int:
+        """How much there is to copy: a history grows with the run."""
+        return len(self._container)
+
     def holds_objects(self) -> bool:
         """Whether objects with a state of their own are in it."""
         walk = _Walk(self._adapt, Gathering(self._path, self._prefix))

@@ -51,7 +51,8 @@ def load(storage: Storage, entry: Entry, restores: Mapping[str, Restore], advanc
                 one.apply()
     except HoldfastError:
         for one in reversed(done):
-            with contextlib.suppress(HoldfastError):
+            # An object that fails once more while it is put back must not hide why the load failed.
+            with contextlib.suppress(Exception):
                 one.undo()
         raise
 

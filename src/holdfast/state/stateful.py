@@ -46,6 +46,10 @@ class StatefulItem:
         state = copied(self._owner.state_dict())
         return lambda: self._captured(state)
 
+    def length(self) -> int:
+        """How much there is to copy; an object's own state is taken to be as large as it was."""
+        return 0
+
     def _captured(self, state: Any) -> Captured:
         tree, tensors = capture_tree(state, self._path, self._prefix)
         metadata = {"class": type(self._owner).__qualname__}

@@ -51,7 +51,7 @@ class Cursor(abc.ABC):
         self.length = _length(loader)
         self.generators = self.find_generators()
         self.start: dict[str, Any] = {}
-        self.warm_start = False
+        self.warm_start = self.woken = False
 
     @abc.abstractmethod
     def open(self, stored: CursorState | None, *, exact: bool, tick: Ticker) -> None:
@@ -93,6 +93,20 @@ class Cursor(abc.ABC):
         """The loader's private random generators, by path."""
         return rng.find_generators(self.loader)
 
+    @property
+    def stateful(self) -> Any:
+        """What of the loader has a ``state_dict`` and lives on from pass to pass: itself, its sampler, or None."""
+        return None
+
+    def wake(self, state: Any) -> None:
+        """Puts `stateful` where it stood at the end of a pass.
+
+        To some that state means that a pass has ended, to others that nothing is left of one: if the pass that comes
+        is empty, the one behind it is the one.
+        """
+        self.stateful.load_state_dict(state)
+        self.woken = True
+
     def note_start(self, stored: CursorState | None) -> None:
         """Puts pool and private generators where they stood before the pass, and remembers that place."""
         if stored is not None:
@@ -130,17 +144,41 @@ class StatefulCursor(Cursor):
 
     kind = "its own state_dict"
 
+    @property
+    def stateful(self) -> Any:
+        return self.loader
+
     def open(self, stored: CursorState | None, *, exact: bool, tick: Ticker) -> None:
         self.note_start(stored)
         self._consumed = self._marked = 0
         if stored is not None:
             self.check(stored)
             self._consumed = stored.consumed
-            self.loader.load_state_dict(stored.position)  # type: ignore[attr-defined]  # that is what makes it stateful
+            self.stateful.load_state_dict(stored.position)
+        elif self.woken:
+            self._take_up_state()
         self.iterator = iter(self.loader)
 
+    def _take_up_state(self) -> None:
+        """Some loaders take up a loaded state in ``iter()``, and draw for it."""
+        self._before = rng.capture()
+        iter(self.loader)
+        self._rewind()
+
+    def _rewind(self) -> None:
+        rng.restore(self._before)
+        self.set_generators(self.start)
+
     def next(self) -> Any:
-        batch = next(self.iterator)
+        try:
+            batch = next(self.iterator)
+        except StopIteration:
+            if not self.woken:
+                raise
+            self._rewind()
+            self.iterator = iter(self.loader)
+            batch = next(self.iterator)
+        self.woken = False
         self._consumed += 1
         return batch
 
@@ -150,7 +188,7 @@ class StatefulCursor(Cursor):
     def state(self) -> CursorState | None:
         if self._marked != self._consumed:
             return None
-        position = self.loader.state_dict()  # type: ignore[attr-defined]
+        position = self.stateful.state_dict()
         return CursorState(
             kind=self.kind, consumed=self._consumed, length=self.length, generators=self.start, position=position
         )

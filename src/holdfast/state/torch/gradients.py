@@ -35,8 +35,12 @@ class _Habit:
     def close_interval(self) -> bool:
         """At a boundary: whether it stepped. Its gradients are then left over if the loop drops them before adding more."""
         stepped, self.stepped = self.stepped, False
-        self.left_over = stepped and self.seen > 1 and self.replaces
+        self.left_over = stepped and self.seen > 1 and self.replaces and self._as_left()
         return stepped
+
+    def _as_left(self) -> bool:
+        """Whether the gradients that there are are those of the step, and not made since."""
+        return all(owner.grad is None or owner.grad is reference() for owner, reference in self.after_step)
 
 
 class Gradients:

@@ -11,6 +11,7 @@ import msgspec
 import xxhash
 
 from holdfast.errors import DataOrderError
+from holdfast.state.torch import rng
 from holdfast.state.torch.trail import Trail
 
 
@@ -29,14 +30,14 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 class IndexStream:
-    """Iterates an index sampler for one pass.
+    """Iterates an index sampler for one pass; a ``woken`` one for the pass after it, if this one is empty.
 
     ``ahead`` holds the draws that were prefetched but not yet consumed; ``consumed`` is the last
     one that was.
     """
 
-    def __init__(self, sampler: Any, replay: Replay, trail: Trail, where: str) -> None:
-        self._replay, self._where = replay, where
+    def __init__(self, sampler: Any, replay: Replay, trail: Trail, where: str, woken: bool = False) -> None:
+        self._sampler, self._replay, self._where, self._woken = sampler, replay, where, woken
         self.trail = trail
         self.count = 0
         self.ahead: deque[Drawn] = deque()
@@ -69,7 +70,7 @@ class IndexStream:
         return self.consumed.samples
 
     def _draw(self) -> Any:
-        indices = self.trail.draw(self.count, self._source.__next__)
+        indices = self.trail.draw(self.count, self._next)
         self.count += 1
         self._digest = _chain(self._digest, indices)
         expected = self._replay.digests.get(self.count)
@@ -84,6 +85,19 @@ class IndexStream:
         return indices
 
 
+    def _next(self) -> Any:
+        """The next of the source."""
+        if not self._woken:
+            return next(self._source)
+        self._woken, before = False, rng.capture()
+        first = next(self._source, None)
+        if first is not None:
+            return first
+        rng.restore(before)
+        self._source = iter(self._sampler)
+        return next(self._source)
+
+
 class IndexTap:
     """Stands in for a loader's index sampler, so that each pass goes through an `IndexStream`.
 
@@ -96,12 +110,12 @@ class IndexTap:
         self.replay = Replay()
         self.trail = Trail(watch=False)
         self.stream: IndexStream | None = None
-        self.empty = False
+        self.empty = self.woken = False
 
     def __iter__(self) -> Iterator[Any]:
         if self.empty:
             return iter(())
-        self.stream = IndexStream(self.sampler, self.replay, self.trail, self.where)
+        self.stream = IndexStream(self.sampler, self.replay, self.trail, self.where, self.woken)
         return self.stream
 
     def __len__(self) -> int:

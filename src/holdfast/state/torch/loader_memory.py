@@ -1,7 +1,8 @@
-"""What one epoch's pass over a loader leaves for the next: its private generators, its pool of workers."""
+"""What one epoch's pass over a loader leaves for the next: its private generators, its own state, its pool of workers."""
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from typing import Any
@@ -16,21 +17,26 @@ from holdfast.types import Json
 
 
 class Carried(msgspec.Struct, kw_only=True):
-    """For one loop number: per loader, the states of its generators and whether its pool was running.
+    """For one loop number: per loader, the states of its generators, its own or its sampler's state, whether its pool was running.
 
-    ``reused`` says whether the loop was seen to use the same generators in a later epoch; None while only one was seen.
+    ``reused`` says whether the loop was seen to use the same of these in a later epoch; None while only one was seen.
     """
 
     generators: list[dict[str, Any]] = []
+    states: list[Any] = []
     warm: list[bool] = []
     reused: bool | None = None
+
+    @property
+    def holds_something(self) -> bool:
+        return any(self.generators) or any(self.warm) or any(one is not None for one in self.states)
 
 
 class LoaderMemory:
     """Follows the loaders of each loop number from epoch to epoch, and brings fresh ones to the same place.
 
-    After a restart all loaders are new objects. A loader made once, before the epochs, has to get its generators'
-    states back; one that is made anew in each epoch must not. Which it is was seen in the run, or, where only one epoch
+    After a restart all loaders are new objects. A loader made once, before the epochs, has to get its own state
+    and those of its generators back; one that is made anew in each epoch must not. Which it is was seen in the run, or, where only one epoch
     was, is told from whether the loader was there before the epochs began.
     """
 
@@ -41,6 +47,7 @@ class LoaderMemory:
         self._carried: dict[int, Carried] = {}
         self._hidden: dict[int, dict[str, object]] = {}
         self._early: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._ended: dict[int, Any] = {}
         self._placed: list[Any] = []
         self._settled: dict[int, Carried] = {}
 
@@ -48,17 +55,33 @@ class LoaderMemory:
         """A pass begins. Returns the names of sampler attributes that changed since the last one, which nothing restores."""
         before = self._cursors.get(loop)
         if before is not None:
-            self._reused[loop] = _generators(before) == _generators(cursors)
+            self._reused[loop] = _parts(before) == _parts(cursors)
         self._cursors[loop] = cursors
+        self._placed += [part for one in cursors for part in (*one.generators.values(), one.stateful)]
         hidden = {key: value for one in cursors for key, value in hidden_state(one.loader).items()}
         last, self._hidden[loop] = self._hidden.get(loop), hidden
         return [key for key, value in hidden.items() if last is not None and key in last and last[key] != value]
+
+    def end(self, cursor: Cursor, whole: bool) -> None:
+        """A pass is over. A state of the loader's own is taken here: in the middle of the next pass it would be another.
+
+        That of a pass that is not ``whole`` is not taken: whether the next one begins anew or there is not known.
+        """
+        if cursor.stateful is not None:
+            alive = {id(one.stateful) for others in self._cursors.values() for one in others}
+            self._ended = {key: state for key, state in self._ended.items() if key in alive}
+            self._ended[id(cursor.stateful)] = copy.deepcopy(cursor.stateful.state_dict()) if whole else None
+
+    def left_early(self, cursors: list[Cursor]) -> bool:
+        """Whether a loader with a state of its own, or its sampler, was left in the middle of its last pass."""
+        return any(self._ended.get(id(one.stateful), True) is None for one in cursors)
 
     def mark(self) -> None:
         """Remembers this boundary."""
         for loop, cursors in self._cursors.items():
             self._marked[loop] = Carried(
                 generators=[one.generator_states() for one in cursors],
+                states=[self._ended.get(id(one.stateful)) for one in cursors],
                 warm=[one.warm for one in cursors],
                 reused=self._reused.get(loop),
             )
@@ -70,9 +93,8 @@ class LoaderMemory:
     def load(self, tree: dict[int, dict[str, Json]]) -> None:
         """What the checkpoint carries. Called before the epochs begin, so the loaders that exist now are early ones."""
         self._carried = {loop: Carried(**fields) for loop, fields in tree.items()}
-        unknown = any(one.reused is None and (any(one.generators) or any(one.warm)) for one in self._carried.values())
-        if unknown:
-            self._early = weakref.WeakSet(one for one in gc.get_objects() if isinstance(one, DataLoader))
+        if any(one.reused is None and one.holds_something for one in self._carried.values()):
+            self._early = _loaders_that_exist()
 
     def carry(self, loop: int, cursors: list[Cursor]) -> None:
         """Brings the fresh loaders of ``loop`` to where the checkpoint left them between two passes."""
@@ -81,10 +103,10 @@ class LoaderMemory:
             return
         self._settled[loop] = carried
         self._reused.setdefault(loop, carried.reused)
-        for cursor, states, warm in zip(cursors, carried.generators, carried.warm, strict=True):
+        for index, cursor in enumerate(cursors):
             if carried.reused or (carried.reused is None and cursor.loader in self._early):
-                self._place(cursor, states)
-            if warm:
+                self._place(cursor, carried.generators[index], carried.states[index])
+            if carried.warm[index]:
                 cursor.prime()
 
     def settle(self, loop: int) -> None:
@@ -97,14 +119,32 @@ class LoaderMemory:
         if met is not None:
             self._reused.setdefault(loop, met.reused)
 
-    def _place(self, cursor: Cursor, states: dict[str, Any]) -> None:
-        """Each generator once: another loop's loader may share it and have moved it on since."""
+    def _place(self, cursor: Cursor, states: dict[str, Any], own: Any) -> None:
+        """Not what another loop's loader shares: that has moved on since."""
         for path, state in states.items():
-            generator = cursor.generators.get(path)
-            if generator is not None and not any(generator is one for one in self._placed):
-                self._placed.append(generator)
-                rng.set_generator_state(generator, state)
+            if path in cursor.generators and not self._is_placed(cursor.generators[path]):
+                rng.set_generator_state(cursor.generators[path], state)
+        if own is not None and cursor.stateful is not None and not self._is_placed(cursor.stateful):
+            self._ended[id(cursor.stateful)] = own
+            cursor.wake(own)
+
+    def _is_placed(self, part: Any) -> bool:
+        return any(part is one for one in self._placed)
 
 
-def _generators(cursors: list[Cursor]) -> list[tuple[str, int]]:
-    return [(path, id(generator)) for one in cursors for path, generator in one.generators.items()]
+def _loaders_that_exist() -> weakref.WeakSet[Any]:
+    kinds: dict[type, bool] = {}
+    found: weakref.WeakSet[Any] = weakref.WeakSet()
+    for one in gc.get_objects():
+        kind = type(one)
+        if kind not in kinds:
+            stateful = hasattr(kind, "load_state_dict") and hasattr(kind, "__iter__")
+            kinds[kind] = (issubclass(kind, DataLoader) or stateful) and hasattr(kind, "__weakref__")
+        if kinds[kind] and kind.__hash__ is not None:
+            found.add(one)
+    return found
+
+
+def _parts(cursors: list[Cursor]) -> list[tuple[str, int]]:
+    generators = [(path, id(generator)) for one in cursors for path, generator in one.generators.items()]
+    return generators + [("state", id(one.stateful)) for one in cursors]

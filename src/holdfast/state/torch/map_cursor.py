@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ class MapCursor(Cursor):
         super().__init__(loader, where)
         self._slot = "batch_sampler" if loader.batch_sampler is not None else "sampler"
         self._tap = _tap(loader, self._slot, where)
-        self._sampler = _own_state(loader)
+        self._stateful = _own_state(loader)
         self._sampler_start: Any = None
 
     def open(self, stored: CursorState | None, *, exact: bool, tick: Ticker) -> None:
@@ -54,6 +55,7 @@ class MapCursor(Cursor):
         self._tap.replay = Replay(skip, stored.digests if stored is not None and exact else {})
         trail = stored.trail if stored is not None else None
         self._tap.trail = Trail(not draws_at_once(self._tap.sampler), trail)
+        self._tap.woken = self.woken
         with self._tapped():
             self.iterator = iter(self.loader)
         stream = self._tap.stream
@@ -62,11 +64,11 @@ class MapCursor(Cursor):
         stream.skip()
 
     def _note_sampler(self, stored: CursorState | None) -> None:
-        if self._sampler is None:
+        if self._stateful is None:
             return
         if stored is not None and stored.sampler is not None:
-            self._sampler.load_state_dict(stored.sampler)
-        self._sampler_start = self._sampler.state_dict()
+            self.wake(stored.sampler)
+        self._sampler_start = copy.deepcopy(self._stateful.state_dict())
 
     def next(self) -> Any:
         batch = next(self.iterator)
@@ -93,6 +95,10 @@ class MapCursor(Cursor):
             kind=self.kind, consumed=consumed, length=self.length, digests=digests, trail=dict(stream.trail.entries),
             generators=self.start, sampler=self._sampler_start, overflowed=stream.trail.overflowed, warm=self.warm_start,
         )  # fmt: skip
+
+    @property
+    def stateful(self) -> Any:
+        return self._stateful
 
     @property
     def warm(self) -> bool:
@@ -155,8 +161,13 @@ def draws_at_once(sampler: Any) -> bool:
 
 
 def random_in_workers(loader: Any) -> bool:
-    """Whether the workers of a plain loader may draw random numbers that no resume in mid-epoch can repeat."""
-    return isinstance(loader, DataLoader) and loader.num_workers > 0 and not _fixed(loader.dataset)
+    """Whether the workers of a plain loader may draw random numbers that no resume in mid-epoch can repeat.
+
+    Those of an iterable dataset draw them again when it is replayed, unless they have lived through an epoch before.
+    """
+    if not isinstance(loader, DataLoader) or loader.num_workers == 0 or _fixed(loader.dataset):
+        return False
+    return loader.persistent_workers or not isinstance(loader.dataset, IterableDataset)
 
 
 def _fixed(dataset: Any) -> bool:

@@ -28,6 +28,8 @@ class Shadow:
         self._copies: list[torch.Tensor] = []
         self._watched: list[torch.Tensor] = []
         self._versions: list[int] = []
+        self._places: list[int] = []
+        self._moves: list[tuple[int, int, int]] = []
         self.refresh()
 
     def refresh(self) -> None:
@@ -38,13 +40,20 @@ class Shadow:
         parameters = _unique(one for module in self._modules.values() for one in module.parameters())
         self._watched = [*parameters, *(() if small else buffers)]
         self._copies = [one.detach().clone() for one in self._buffers]
+        self._moves = []
         self.mark()
 
     @torch.no_grad()
     def mark(self) -> None:
         """Remembers this moment."""
-        for copy, buffer in zip(self._copies, self._buffers, strict=True):
-            _copy(copy, buffer)
+        places = [one.data_ptr() for one in self._buffers]
+        if self._moves and places == self._places:
+            for move in self._moves:
+                ctypes.memmove(*move)
+        else:
+            for copy, buffer in zip(self._copies, self._buffers, strict=True):
+                copy.copy_(buffer)
+            self._places, self._moves = places, _moves(self._copies, self._buffers)
         self._versions = self.versions()
 
     def versions(self) -> list[int]:
@@ -72,12 +81,15 @@ class Shadow:
                 buffer.copy_(value)
 
 
-def _copy(copy: torch.Tensor, buffer: torch.Tensor) -> None:
-    """For the few bytes of a BatchNorm's statistics, all that torch does around a copy costs many times the copy."""
-    if buffer.device.type == "cpu" and buffer.is_contiguous() and buffer.nbytes == copy.nbytes:
-        ctypes.memmove(copy.data_ptr(), buffer.data_ptr(), buffer.nbytes)
-    else:
-        copy.copy_(buffer)
+def _moves(copies: list[torch.Tensor], buffers: list[torch.Tensor]) -> list[tuple[int, int, int]]:
+    """Destination, source and size of plain memory copies; none unless all buffers allow it.
+
+    For the few bytes of a BatchNorm's statistics, all that torch does around a copy costs many times the copy.
+    """
+    pairs = list(zip(copies, buffers, strict=True))
+    if not all(one.device.type == "cpu" and one.is_contiguous() and other.is_contiguous() for one, other in pairs):
+        return []
+    return [(copy.data_ptr(), buffer.data_ptr(), buffer.nbytes) for copy, buffer in pairs]
 
 
 def _unique(tensors: Iterable[Any]) -> Iterator[Any]:
