@@ -43,5 +43,5 @@ def run_all(attempts: list[Attempt]) -> list[int]:
         Path(one.folder).mkdir(parents=True, exist_ok=True)
         if len(running) == JOBS:
             statuses.append(running.popleft().wait())
-        running.append(trainers.start("tests.exactness.scripts:play", one.said, **dataclasses.asdict(one)))
+        running.append(trainers.start("tests.exactness.preloaded:play", one.said, **dataclasses.asdict(one)))
     return statuses + [one.wait() for one in running]

@@ -69,7 +69,9 @@ class Proof:
         """A run under holdfast, saving at every boundary, is the run without it."""
         where = "the undisturbed run and its twin"
         self._compare(where, whole)
-        logged = by_name((name, value) for _, _, log in self._boundaries for name, values in log.items() for value in values)
+        logged = by_name(
+            (name, one) for _, _, log in self._boundaries for name, values in log.items() for one in values
+        )
         self.problems += [f"{where}: {what}" for what in differences(by_name(self._twin["logged"]), logged, "logged")]
         self._check_said(where, whole)
 
@@ -80,7 +82,7 @@ class Proof:
         if before != whole[: len(before)] or after != whole[len(whole) - len(after) :]:
             self.problems.append(f"{where}: what was logged is not what the undisturbed run logged")
         elif again < 0 or (again and kill[0] == "at"):
-            self.problems.append(f"{where}: {len(before)} boundaries before, {len(after)} after the kill, of {len(whole)}")
+            self.problems.append(f"{where}: {len(before)} boundaries before and {len(after)} after it, of {len(whole)}")
         self._compare(where, second)
         self._check_said(where, second)
         if kill[0] == "after" and "identical" not in second.said.read_text() and not self._scenario.says:
@@ -111,9 +113,15 @@ def kills_of(boundaries: list[Record], ways: tuple[str, ...]) -> list[Kill]:
         return [("finish", 0)]
     epochs = [key[0] - (kind == "tail") for kind, key, _ in boundaries]
     own = [number for number, epoch in enumerate(epochs, 1) if epoch == EPOCH]
-    around = [1, own[0] - 2, own[0] - 1, own[-1] + 1, len(boundaries) - 1]
-    chosen = {"at": [*own, *around], "after": [own[0], own[len(own) // 2]], "asked": own, "raise": own}
-    return [(way, number) for way in ways for number in sorted(set(chosen[way])) if 0 < number < len(boundaries)]
+    around = [own[0] - 2, own[0] - 1, own[-1] + 1]
+    ends = [number for number, (kind, _, _) in enumerate(boundaries, 1) if kind == "tail"]
+    chosen = {"at": [*own, *around], "after": [own[len(own) // 2]], "asked": own, "raise": own, "ends": ends}
+    return [
+        ("at" if way == "ends" else way, number)
+        for way in ways
+        for number in sorted(set(chosen[way]))
+        if 0 < number < len(boundaries)
+    ]
 
 
 def records(attempt: Attempt) -> list[Record]:

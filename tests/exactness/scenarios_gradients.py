@@ -67,7 +67,7 @@ def lbfgs(script):
 
 
 def accumulated(script: Script, *, carried: bool) -> None:
-    """Four batches to a step; the odd ones at an epoch's end make a step of their own, or wait for the next epoch."""
+    """Three batches to a step; the odd ones at an epoch's end make a step of their own, or wait for the next epoch."""
     model, loader = network(), shuffled()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     run = script.run({"model": model, "optimizer": optimizer})
@@ -76,10 +76,10 @@ def accumulated(script: Script, *, carried: bool) -> None:
     for _ in run.epochs(EPOCHS):
         for index, (x, y) in run.batches(loader, enumerate=True):
             loss = loss_of(model(x), y)
-            (loss / 4).backward()
+            (loss / 3).backward()
             run.log(loss=loss)
             seen["micro"] += 1
-            if seen["micro"] % 4 == 0 if carried else ((index + 1) % 4 == 0 or index + 1 == len(loader)):
+            if seen["micro"] % 3 == 0 if carried else ((index + 1) % 3 == 0 or index + 1 == len(loader)):
                 optimizer.step()
                 optimizer.zero_grad()
 

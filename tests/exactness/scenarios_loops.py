@@ -117,7 +117,7 @@ def two_loops_over_one_loader_with_workers(script):
     for _ in run.epochs(EPOCHS):
         for x, y in run.batches(loader):
             run.log(first=learn(model, optimizer, x, y))
-        for x, y in run.batches(loader, limit=3):
+        for x, y in run.batches(loader, limit=2):
             run.log(second=learn(model, optimizer, x, y))
 
 
@@ -147,6 +147,12 @@ def two_loaders_in_step(script):
     in_step(script, shuffled(drop_last=True), shuffled(generator=torch.Generator().manual_seed(9), drop_last=True))
 
 
+@scenario()
+def two_loaders_in_step_that_shuffle_alike(script):
+    """Both draw from the global generator: first both seeds, then both orders."""
+    in_step(script, shuffled(drop_last=True), shuffled(drop_last=True))
+
+
 @scenario(slow=True)
 def two_persistent_pools_in_step(script):
     options = {"num_workers": 1, "persistent_workers": True, "drop_last": True}
@@ -171,7 +177,7 @@ def left_by_break_with_progress(script):
     run = script.run({"model": model, "optimizer": optimizer})
     for _ in run.epochs(EPOCHS):
         for x, y in run.batches(loader):
-            if run.progress.batch == 3:
+            if run.progress.batch == 2:
                 break
             run.log(loss=learn(model, optimizer, x, y))
 
@@ -181,7 +187,7 @@ def limited(script):
     (model, optimizer), loader = made(), shuffled()
     run = script.run({"model": model, "optimizer": optimizer})
     for _ in run.epochs(EPOCHS):
-        for x, y in run.batches(loader, limit=4):
+        for x, y in run.batches(loader, limit=3):
             run.log(loss=learn(model, optimizer, x, y))
 
 
@@ -189,7 +195,7 @@ def limited(script):
 def steps(script):
     (model, optimizer), loader = made(), shuffled()
     run = script.run({"model": model, "optimizer": optimizer})
-    for x, y in run.steps(loader, 13):
+    for x, y in run.steps(loader, 11):
         run.log(loss=learn(model, optimizer, x, y))
 
 
@@ -197,7 +203,7 @@ def steps(script):
 def steps_with_evaluation(script):
     (model, optimizer), loader = made(), shuffled(generator=torch.Generator().manual_seed(4))
     run = script.run({"model": model, "optimizer": optimizer})
-    for x, y in run.steps(loader, 13):
+    for x, y in run.steps(loader, 11):
         run.log(loss=learn(model, optimizer, x, y))
         if run.progress.batches % 4 == 3:
             run.log(evaluated=evaluate(model))
@@ -223,7 +229,7 @@ def by_hand_seeding_each_epoch(script):
 
 @scenario()
 def by_hand_with_the_next_batch_fetched_early(script):
-    """nanoGPT's shape: the batch of the next step is drawn before this one's backward pass, and kept in the state."""
+    """The shape of nanoGPT: the next batch is drawn before the backward pass of this one, and kept in the state."""
     model, optimizer = made()
     xs, ys = points().tensors
     kept: dict[str, Any] = {"next": torch.zeros(BATCH, dtype=torch.int64)}
@@ -231,7 +237,7 @@ def by_hand_with_the_next_batch_fetched_early(script):
     start = run.resume()
     if start is None:
         kept["next"] = torch.randint(POINTS, (BATCH,))
-    for index in range(start.batch if start else 0, 14):
+    for index in range(start.batch if start else 0, 10):
         chosen = kept["next"]
         loss = loss_of(model(xs[chosen]), ys[chosen])
         kept["next"] = torch.randint(POINTS, (BATCH,))
@@ -250,7 +256,7 @@ def by_hand_with_accumulation(script):
     xs, ys = points().tensors
     run = script.run({"model": model, "optimizer": optimizer})
     start = run.resume()
-    for index in range(start.batch if start else 0, 14):
+    for index in range(start.batch if start else 0, 10):
         chosen = torch.randint(POINTS, (BATCH,))
         loss = loss_of(model(xs[chosen]), ys[chosen])
         loss.backward()
@@ -270,7 +276,7 @@ def endless_steps_counted_by_hand(script):
     run = script.run({"model": model, "optimizer": optimizer})
     start = run.resume()
     first = start.batch if start else 0
-    for index, (x, y) in itertools.islice(enumerate(itertools.cycle(batches)), first, 14):
+    for index, (x, y) in itertools.islice(enumerate(itertools.cycle(batches)), first, 10):
         run.log(loss=learn(model, optimizer, x, y))
         run.batch_end(epoch=1, batch=index + 1)
     run.close()

@@ -49,7 +49,7 @@ def seeding_between_run_and_epochs(script):
 
 @scenario()
 def permutation_before_the_inner_loop(script):
-    """minimind's order: drawn in the epoch's head, handed to a loader made of it."""
+    """The order of minimind: drawn in the epoch's head, handed to a loader made of it."""
     model, optimizer = made()
     xs, ys = points().tensors
     run = script.run({"model": model, "optimizer": optimizer})
@@ -66,7 +66,7 @@ def permutation_of_a_subset(script):
     model, optimizer = made()
     run = script.run({"model": model, "optimizer": optimizer})
     for _ in run.epochs(EPOCHS):
-        chosen = torch.utils.data.Subset(points(), torch.randperm(POINTS)[:14].tolist())
+        chosen = torch.utils.data.Subset(points(), torch.randperm(POINTS)[:10].tolist())
         loader = torch.utils.data.DataLoader(chosen, BATCH, shuffle=True)
         for x, y in run.batches(loader):
             run.log(loss=learn(model, optimizer, x, y))

@@ -1,24 +1,16 @@
-"""Scenarios, the scripts they are, and how one of them is played: without holdfast, or with it and killed."""
+"""Scenarios: scripts that are written once and run in two ways, without holdfast or with it."""
 
 from __future__ import annotations
 
-import faulthandler
 import importlib
-import random
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
-
 from tests.exactness.attempts import Attempt
-from tests.exactness.pictures import picture
 from tests.exactness.twin import Plain
 
 MODULES = ("gradients", "loaders", "loops", "order", "state")
-HANGING_SECONDS = 50
 
 
 class Script:
@@ -61,7 +53,8 @@ class Scenario:
     """A script and what to expect of it.
 
     ``says`` are phrases of the warnings that holdfast gives, and no others; ``ways`` are those it is killed
-    in (see `tests.exactness.kills`); ``slow`` ones run in CI only; ``first`` are options of its first attempt.
+    in (see `tests.exactness.kills`; ``ends``: only at the ends of epochs); ``slow`` ones run in CI only;
+    ``first`` are options of its first attempt.
     """
 
     play: Play
@@ -92,24 +85,3 @@ def every_scenario() -> list[Scenario]:
     for name in MODULES:
         importlib.import_module(f"tests.exactness.scenarios_{name}")
     return SCENARIOS
-
-
-def play(**fields: Any) -> None:
-    """Runs an attempt to its end, in this process, and stores what it made."""
-    faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
-    warnings.simplefilter("always")
-    attempt = Attempt(**{**fields, "kill": fields["kill"] and tuple(fields["kill"])})
-    module, name = attempt.scenario.split(":")
-    scene = getattr(importlib.import_module(module), name)
-    # Seeds as different as those of processes in which nobody seeds: all else has to come from the checkpoint.
-    random.seed(attempt.seed)
-    np.random.seed(attempt.seed)
-    torch.manual_seed(attempt.seed)
-    script = Script(attempt)
-    extras = scene(script) or {}
-    script.job.close()
-    outcome = {"state": picture(script.state), "values": picture(script.job.values), "extras": picture(extras)}
-    outcome["random"] = picture([random.getstate(), np.random.get_state(legacy=False), torch.default_generator])
-    outcome["logged"] = [list(entry) for entry in getattr(script.job, "logged", [])]
-    torch.save(outcome, attempt.outcome)
-    faulthandler.cancel_dump_traceback_later()

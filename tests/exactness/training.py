@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-POINTS = 18
+POINTS = 14
 BATCH = 4
 EPOCHS = 3
 

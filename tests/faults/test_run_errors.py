@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,19 @@ def test_an_exception_in_a_bare_loop_saves_the_last_boundary(folder: Path) -> No
     assert checkpoint.manifest.reason == ("on error",)
 
 
+def test_what_goes_wrong_at_the_end_does_not_hide_the_exception(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An uncaught exception is printed, also if closing the run fails in its turn."""
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(error))
+    run = Run(folder, small().state)
+    error = RuntimeError("the user's bug")
+    with monkeypatch.context() as patch:
+        patch.setattr(run._session, "close", lambda failed: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sys.excepthook(RuntimeError, error, None)
+    assert shown == [error]
+
+
 def test_an_exception_does_not_lose_the_save_under_way(folder: Path) -> None:
     """The snapshot taken at the boundary before the exception is committed before the process ends."""
     run_failing(folder, at=2, save=Every(batches=2))
@@ -85,13 +99,15 @@ def test_an_exception_without_the_policy_saves_nothing(folder: Path) -> None:
 def test_an_error_after_a_step_says_that_it_cannot_save(folder: Path) -> None:
     """The last boundary is gone once the optimizer has stepped: nothing wrong is written, and it is said."""
     job = small()
-    with pytest.warns(HoldfastWarning, match="an optimizer has stepped since"):  # noqa: SIM117
-        with pytest.raises(RuntimeError, match="late"), Run(folder, job.state, save=Every(batches=2) | OnError()) as run:
-            for _ in run.epochs(1):
-                for (inputs,) in run.batches(job.loader):
-                    job.step(inputs)
-                    if run.progress.batches == 3:
-                        raise RuntimeError("late")
+
+    def each(batches: int) -> None:
+        if batches == 3:
+            job.step(torch.ones(4, 2))
+            raise RuntimeError("late")
+
+    said = pytest.warns(HoldfastWarning, match="an optimizer has stepped since")
+    with said, pytest.raises(RuntimeError), Run(folder, job.state, save=Every(batches=2) | OnError()) as run:
+        job.fit(run, 1, each)
     assert [one.progress.batches for one in checkpoints(folder)] == [2]
 
 
@@ -185,7 +201,8 @@ def test_a_finished_run_started_again_says_so(folder: Path, capfd: Any) -> None:
     again = small()
     with Run(folder, again.state, save=Every(batches=2)) as run:
         again.fit(run, 2, lambda _: pytest.fail("a batch of a finished run"))
-    assert "finished at epoch 2; raise the number of epochs to go on, or choose another folder" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "finished at epoch 2; raise the number of epochs to go on, or choose another folder" in said
     assert all(map(torch.equal, again.weights, first.weights))
     assert History(folder).checkpoints == before
     assert all(map(torch.equal, train(str(folder), epochs=3).weights, untouched(3).weights))

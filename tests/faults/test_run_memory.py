@@ -88,14 +88,15 @@ def test_a_group_over_its_limit_leaves_nothing(machine: Path) -> None:
     assert allowed(machine) == 0
 
 
-def test_a_snapshot_over_the_limit_is_refused_at_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_over_the_limit_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at the first save, hours later, and not by the kernel's killer: a typed error that says what to raise."""
     monkeypatch.setattr("holdfast.engine.arena.allowed_memory", lambda: 50_000)
     job = small()
     folder = tmp_path / "run"
-    with pytest.warns(HoldfastWarning), pytest.raises(MemoryLimitError, match="resources.limits.memory") as caught:
-        with Run(folder, job.state, save=Every(minutes=60)) as run:
-            job.fit(run)
+    run = Run(folder, job.state, save=Every(minutes=60))
+    refused = pytest.raises(MemoryLimitError, match=r"resources\.limits\.memory")
+    with pytest.warns(HoldfastWarning), refused as caught, run:
+        job.fit(run)
     assert "the snapshot of this run's state needs" in str(caught.value)
     assert run.progress.step == 1
     assert History(folder).checkpoints == []
@@ -118,9 +119,9 @@ def test_memory_that_becomes_short_fails_the_save_and_not_the_training(
             limit[0] = 1 << 40
 
     folder = tmp_path / "run"
-    with pytest.warns(HoldfastWarning, match="n0002 failed: .*needs") as caught:
-        with Run(folder, {**job.state, "extra": extra}, save=Every(batches=2)) as run:
-            job.fit(run, 2, each)
+    run = Run(folder, {**job.state, "extra": extra}, save=Every(batches=2))
+    with pytest.warns(HoldfastWarning, match=r"n0002 failed: .*needs") as caught, run:
+        job.fit(run, 2, each)
     assert len(caught) == 1
     assert [int(name[5:13]) for name in History(folder).checkpoints] == [2, 6, 8]
 

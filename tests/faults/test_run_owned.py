@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast import Every, OwnershipError, PlatformError, Run
+from holdfast import Every, HoldfastWarning, OwnershipError, PlatformError, Run
 from holdfast.engine import run_folder
-from holdfast.storage.locks import RecordLock
 from tests.harness.history import History, assert_nothing_lost
+from tests.harness.injection import syscalls
 from tests.harness.small import small, train, untouched
-from tests.harness.trainers import start
+from tests.harness.trainers import INJECTION, start
 
 
 @pytest.fixture
@@ -90,6 +91,20 @@ def test_a_second_run_in_the_same_process_closes_the_first(folder: Path) -> None
     assert all(map(torch.equal, again.weights, untouched().weights))
     assert_nothing_lost(History(folder), 3)
     first.close()  # a second time, which does nothing
+
+
+def test_a_cell_whose_last_save_failed_can_be_run_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure was said when it came; the new run is not refused for it."""
+    fault = {"action": "error", "function": "rename", "errno": 28, "token": str(folder.parent / "token")}
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(INJECTION))
+        patch.setenv(syscalls.VARIABLE, json.dumps([fault]))
+        first = Run(folder, small().state)
+    first.save()
+    with pytest.warns(HoldfastWarning, match="free some space"):
+        first._session.saves.wait()
+    with Run(folder, small().state) as second:
+        second.save()
 
 
 def test_a_run_that_could_not_start_leaves_nothing_running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

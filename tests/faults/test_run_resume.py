@@ -110,7 +110,7 @@ MISFITS: dict[str, tuple[Callable[[Small], object], str]] = {
 
 @pytest.mark.parametrize("kind", MISFITS)
 def test_the_model_does_not_fit(folder: Path, picture: Any, kind: str) -> None:
-    """Every leaf that differs is named; no weight and nothing in the folder is changed, not even the attempt's number."""
+    """Every leaf that differs is named; no weight and nothing in the folder is changed, no attempt is counted."""
     change, leaf = MISFITS[kind]
     job = other(change)
     before, weights = picture(), job.weights
@@ -130,7 +130,7 @@ def test_a_changed_config_is_named(folder: Path, capfd: Any) -> None:
 
 def test_an_edited_learning_rate_that_is_overridden_is_named(folder: Path) -> None:
     """The optimizer's restored rate wins over the script's, which must not go unnoticed."""
-    with pytest.warns(HoldfastWarning, match=r"the script now gives optimizer the learning rate 0\.5 \(before: 0\.01\)"):
+    with pytest.warns(HoldfastWarning, match=r"now gives optimizer the learning rate 0\.5 \(before: 0\.01\)"):
         Run(folder, small(rate=0.5).state).close()
 
 
@@ -138,6 +138,6 @@ def test_a_loader_of_another_length_is_refused(folder: Path) -> None:
     """The position in the epoch means nothing in other data; nothing is saved over what is there."""
     job = small(batches=5)
     before = History(folder).checkpoints
-    with pytest.raises(DataOrderError, match="4.*5|5.*4"), Run(folder, job.state) as run:
+    with pytest.raises(DataOrderError, match=r"4.*5|5.*4"), Run(folder, job.state) as run:
         job.fit(run)
     assert History(folder).checkpoints == before

@@ -64,10 +64,10 @@ def test_a_full_disk_fails_the_save_and_not_the_training(small_disk: Path) -> No
         status = os.statvfs(small_disk)
         ballast.write_bytes(bytes(status.f_bavail * status.f_frsize - 65536))
 
-    with pytest.warns(HoldfastWarning, match="n0002 failed: .*free some space") as caught:
-        with Run(folder, job.state, save=Every(batches=2)) as run:
-            run.on_event = events.append
-            fit_waiting(job, run, {3: fill, 5: lambda: ballast.unlink()})
+    run = Run(folder, job.state, save=Every(batches=2))
+    run.on_event = events.append
+    with pytest.warns(HoldfastWarning, match=r"n0002 failed: .*free some space") as caught, run:
+        fit_waiting(job, run, {3: fill, 5: ballast.unlink})
     assert len(caught) == 1
     history = History(folder)
     assert steps(history) == [2, 6, 8]
@@ -125,10 +125,14 @@ def test_a_failed_save_of_the_last_boundary_is_tried_again_at_the_end(folder: Pa
     """The final state is on disk, although the save that was due at the same boundary had failed."""
     writer_fault(action="error", function="rename", errno=errno.ENOSPC, call=2)
     job = small()
-    with pytest.warns(HoldfastWarning, match="n0002 failed"), Run(folder, job.state, save=Every(batches=4)) as run:
+
+    def fit(run: Run) -> None:
         for (inputs,) in run.steps(job.loader, 8):
             run._session.saves.wait()
             job.step(inputs)
+
+    with pytest.warns(HoldfastWarning, match="n0002 failed"), Run(folder, job.state, save=Every(batches=4)) as run:
+        fit(run)
     assert [line["name"] for line in History(folder).events("save_failed")] == ["step-00000008.a0001.n0002"]
     assert History(folder).checkpoints == ["step-00000004.a0001.n0001", "step-00000008.a0001.n0003"]
 
@@ -146,16 +150,16 @@ def file_size_limit() -> Iterator[Callable[[int, int], None]]:
 
 
 def test_a_file_size_limit_fails_the_save_and_not_the_training(folder: Path, file_size_limit: Any) -> None:
-    """EFBIG instead of the signal that would kill, in spite of the arena in shared memory; without it, saves work again."""
+    """EFBIG, not the signal that would kill, nor a refusal of shared memory; without the limit, saves work again."""
     job = small(WIDTH)
     file_size_limit(0, 50_000)
 
     def lift() -> None:
         file_size_limit(run._session.saves.checkpointer.writer.pid, resource.RLIM_INFINITY)
 
-    with pytest.warns(HoldfastWarning, match="n0001 failed: .*ulimit -f"):  # noqa: SIM117
-        with Run(folder, job.state, save=Every(batches=2)) as run:
-            fit_waiting(job, run, {3: lift})
+    run = Run(folder, job.state, save=Every(batches=2))
+    with pytest.warns(HoldfastWarning, match=r"n0001 failed: .*ulimit -f"), run:
+        fit_waiting(job, run, {3: lift})
     history = History(folder)
     assert steps(history) == [4, 6, 8]
     assert history.debris == []
@@ -199,7 +203,8 @@ def test_no_save_is_called_durable_when_one_of_its_fsyncs_failed(folder: Path, w
         run.close()
         assert len(history.events("saved")) == 1
     else:
-        with pytest.warns(HoldfastWarning, match="without a checkpoint"), pytest.raises(SaveError, match="cannot commit"):
+        refused = pytest.raises(SaveError, match="cannot commit")
+        with pytest.warns(HoldfastWarning, match="without a checkpoint"), refused:
             run.close()
         assert not history.events("saved")
     history.verify_all()

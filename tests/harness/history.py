@@ -80,7 +80,7 @@ class History:
 
 
 def assert_nothing_lost(history: History, kept: int) -> None:
-    """Each announced checkpoint is there and whole, or gone because ``kept`` newer ones were committed; resumes use the newest."""
+    """Each announced checkpoint is there and whole, or gone for ``kept`` newer ones; each resume used the newest."""
     history.verify_all()
     there = history.checkpoints
     known = sorted(history.announced | set(there), key=order)

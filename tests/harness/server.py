@@ -1,7 +1,7 @@
 """The process that trainers are forked from: torch is imported once, each trainer is a process of its own.
 
-It runs ``python -m tests.harness.server DESCRIPTOR`` and speaks JSON, one datagram per message, with `tests.harness.trainers`.
-It stays single-threaded, because a child forked from a process with threads may hang.
+It is ``python -m tests.harness.server DESCRIPTOR`` and speaks JSON, one datagram per message, with
+`tests.harness.trainers`. It stays single-threaded, because a child forked from a process with threads may hang.
 """
 
 from __future__ import annotations

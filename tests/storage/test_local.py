@@ -205,3 +205,17 @@ def test_abandon_never_raises(storage: LocalStorage) -> None:
     with failing_call("unlink"):
         attempt.abandon()
     assert storage.list() == [f"{NAME}.partial-7f3a"]
+
+
+def test_a_file_system_without_hard_links_never_shows_half_a_file(storage: LocalStorage) -> None:
+    """Killed between the claim of the name and the file, it leaves an empty claim, which the next one fills."""
+    with failing_call("link", error=errno.EPERM, times=2), failing_call("replace"):
+        with pytest.raises(StorageError):
+            storage.create("holdfast.json", b"first")
+        assert storage.size("holdfast.json") == 0
+    with failing_call("link", error=errno.EPERM, times=2):
+        storage.create("holdfast.json", b"second")
+        with pytest.raises(AlreadyExistsError):
+            storage.create("holdfast.json", b"third")
+    assert storage.read("holdfast.json", limit=100) == b"second"
+    assert storage.list() == ["holdfast.json"]

@@ -25,7 +25,7 @@ RUN_FILE = "holdfast.json"
 WRITER_WAIT_SECONDS = 600.0
 """How long a new attempt waits for its predecessor's writer, which may be writing many gigabytes."""
 TRAINER_WAIT_SECONDS = 5.0
-"""How long a new attempt tries before it is refused: a trainer that was killed keeps its lock while its memory is freed."""
+"""How long a new attempt tries before it is refused: a killed trainer keeps its lock while its memory is freed."""
 _SMALL = 1 << 20
 _ATTEMPT = re.compile(r"(\d{4,})\.json")
 

@@ -80,8 +80,9 @@ class Writer:
 
     def _next(self) -> tuple[ToWriter | None, list[int]]:
         connection, trainer = self._connection.fileno(), self._trainer.descriptor
+        watched, seconds = ([connection], _POLL_SECONDS) if trainer is None else ([connection, trainer], None)
         while True:
-            readable([connection] if trainer is None else [connection, trainer], _POLL_SECONDS if trainer is None else None)
+            readable(watched, seconds)
             gone = not self._trainer.alive()
             # Looked for after the death: what a dying trainer sent last is to be done before its death counts.
             if readable([connection], 0):

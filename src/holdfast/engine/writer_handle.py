@@ -126,8 +126,8 @@ class WriterHandle:
             self._launch()
         except OSError as error:
             raise SaveError(
-                f"cannot start the writer process: {error}. Look at the limits on processes and open files (ulimit -u, -n), "
-                f"at the memory, and at {self._log}."
+                f"cannot start the writer process: {error}. Look at the memory, at the limits on processes and open "
+                f"files (ulimit -u, -n), and at {self._log}."
             ) from error
 
     def _launch(self) -> None:
@@ -145,13 +145,17 @@ class WriterHandle:
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while not self._ready:
+        while not self._hears_ready():
+            if self._process.poll() is not None:
+                self._restart()
+            if time.monotonic() > deadline:
+                raise SaveError(f"the writer process did not get ready in {READY_SECONDS:.0f} s; see {self._log}")
+
+    def _hears_ready(self) -> bool:
+        if not self._ready:
             readable([self._connection.fileno()], 0.05)
             self._receive()
-            if not self._ready and self._process.poll() is not None:
-                self._restart()
-            if not self._ready and time.monotonic() > deadline:
-                raise SaveError(f"the writer process did not get ready in {READY_SECONDS:.0f} s; see {self._log}")
+        return self._ready
 
     def _receive(self) -> Outcome | None:
         """The next outcome. `Ready` is dealt with on the way."""
@@ -174,7 +178,7 @@ class WriterHandle:
         return msgspec.structs.replace(outcome, notes=(*outcome.notes, note))
 
     def _replace_idle(self) -> None:
-        """A writer that died with nothing to do is replaced at once, so that the next save need not wait for its start."""
+        """A writer that died with nothing to do is replaced at once: the next save need not wait for its start."""
         if self._process.poll() is not None and self._deaths < RESTARTS:
             with contextlib.suppress(SaveError):
                 self._restart()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-import weakref
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import DataOrderError, ExactnessWarning, UsageError
+from holdfast.run.holders import BATCHES, STEPS, check_holders
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState
 from holdfast.state.torch.map_cursor import make_cursor, random_in_workers
@@ -59,6 +59,7 @@ def epochs(session: Session, total: int) -> Generator[int, None, None]:
 
 def steps(session: Session, loader: Iterable[Any], total: int, options: Options) -> Generator[Any, None, None]:
     """Yields batches of pass after pass over ``loader`` until ``total`` have been handed out, restarts included."""
+    check_holders(sys._getframe(), STEPS, session.voice)
     session.begin("steps")
     if session.progress.batches >= total:
         session.already_finished(total)
@@ -75,16 +76,15 @@ def steps(session: Session, loader: Iterable[Any], total: int, options: Options)
 def batches(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any]:
     """One loop over ``loaders``, in parallel if there are several."""
     if session.in_body:
-        _refuse_zip(session)
         return _plain(loaders, options)
-    if not options.train:
-        return _validation(session, loaders, options)
-    generator = _train(session, loaders, options)
-    session.running = weakref.ref(generator)
-    return generator
+    return _train(session, loaders, options) if options.train else _validation(session, loaders, options)
 
 
 def _train(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Generator[Any, None, None]:
+    if session.in_body:  # made before the loop that it is nested in
+        yield from _plain(loaders, options)
+        return
+    check_holders(sys._getframe(), BATCHES, session.voice)
     session.begin("epochs")
     yield from _pass(session, loaders, options)
 
@@ -109,19 +109,29 @@ def _open(session: Session, number: int, cursors: list[Cursor], options: Options
     stored = session.stored_cursors(number, len(cursors))
     if stored is None:
         session.memory.carry(number, cursors)
-    for attribute in session.memory.note(number, cursors):
-        session.voice.warn("hidden_state", _HIDDEN.format(attribute), ExactnessWarning, once=attribute)
-    if session.memory.left_early(cursors):
-        session.voice.warn("left_early", _LEFT_EARLY, ExactnessWarning, once="left_early")
-    if any(random_in_workers(one.loader) for one in cursors):
-        session.voice.warn("workers", _WORKERS, ExactnessWarning, once="workers")
+    _warn(session, number, cursors)
     session.note_iteration(rng.capture())
-    for cursor, one in zip(cursors, stored or [None] * len(cursors), strict=True):
+    for cursor, one in itertools.zip_longest(cursors, stored or ()):
         cursor.open(one, exact=options.exact, tick=session.ticker(cursor.where))
     session.enter_loop(number, cursors, stored is not None)
 
 
-def _hand_out(session: Session, cursors: list[Cursor], options: Options, last: int | None) -> Generator[Any, None, None]:
+def _warn(session: Session, number: int, cursors: list[Cursor]) -> None:
+    """Says, once each, what about the loaders cannot be brought back."""
+    memory, voice = session.memory, session.voice
+    if memory.lives_on(number, cursors):
+        voice.warn("lives_on", _LIVES_ON, ExactnessWarning, once="lives_on")
+    if memory.left_early(cursors):
+        voice.warn("left_early", _LEFT_EARLY, ExactnessWarning, once="left_early")
+    if any(random_in_workers(one.loader) for one in cursors):
+        voice.warn("workers", _WORKERS, ExactnessWarning, once="workers")
+    for attribute in memory.note(number, cursors):
+        voice.warn("hidden_state", _HIDDEN.format(attribute), ExactnessWarning, once=attribute)
+
+
+def _hand_out(
+    session: Session, cursors: list[Cursor], options: Options, last: int | None
+) -> Generator[Any, None, None]:
     length = _shortest(cursors, options.limit)
     ahead: list[Any] = []
     exhausted = False
@@ -214,40 +224,15 @@ _LEFT_EARLY = (
     "this loader, or its sampler, keeps a state of its own, and the pass before was left early: what that means to it cannot "
     "be known, so a resume between two passes starts it afresh. Let its passes come to their end for exactness."
 )
+_LIVES_ON = (
+    "this iterator lives on from epoch to epoch, and after a restart it is at its beginning again: hand out an iterable that "
+    "makes a new iterator for each epoch, or make one epoch of it with run.steps(iterator, n)."
+)
 _WORKERS = (
     "this loader has workers: if its dataset draws random numbers in them, a resume in the middle of an epoch cannot repeat "
     "those (everything else is exact). For exactness use num_workers=0, draw them in the training loop, or save at the "
     "end of epochs with persistent_workers=False."
 )
-_HIDING = {
-    "enumerate": "use run.batches(loader, enumerate=True), whose count goes on where it was",
-    "islice": "use run.batches(loader, limit=n), which counts the batches before the restart too",
-}
-
-
-def warn_if_hidden(session: Session) -> None:
-    """Looks once whether something between `Run.batches` and the loop hides the position."""
-    generator = session.running() if session.running is not None else None
-    for holder in gc.get_referrers(generator) if generator is not None else ():
-        advice = _HIDING.get(type(holder).__name__)
-        if advice is not None:
-            name = type(holder).__name__
-            session.voice.warn(
-                "hidden_position", f"{name}() around run.batches(...) starts again from 0 after a resume in mid-epoch: {advice}.",
-                ExactnessWarning, once=name,
-            )  # fmt: skip
-
-
-def _refuse_zip(session: Session) -> None:
-    generator = session.running() if session.running is not None else None
-    if generator is None:
-        return
-    for holder in gc.get_referrers(generator):
-        if isinstance(holder, tuple) and any(isinstance(one, zip) for one in gc.get_referrers(holder)):
-            raise UsageError(
-                "zip(run.batches(a), run.batches(b)) would lose the position of the second loader on a resume. "
-                "Use run.batches(a, b), which hands out one batch of each."
-            )
 
 
 def stored_for(stored: list[CursorState], count: int) -> list[CursorState]:

@@ -48,8 +48,8 @@ class Resumption:
         return self.entry.manifest.progress
 
     def check_mode(self, mode: Mode) -> None:
-        """A position in one kind of loop means nothing in another."""
-        if self.stored.mode != mode:
+        """A position in one kind of loop means nothing in another; that before the first batch means the same in all."""
+        if self.stored.mode != mode and self.progress.batches:
             calls = {"epochs": "run.epochs() / run.batches()", "steps": "run.steps()", "hand": "run.batch_end()"}
             raise DataOrderError(
                 f"{self.entry.name} was taken in a loop of {calls[self.stored.mode]}, and this one is {calls[mode]}. Use the "

@@ -93,7 +93,8 @@ class Run:
         with ExitStack() as undo:
             self._house = RunFolder.open(self.folder, self._announce)
             undo.callback(self._house.close)
-            self._start(saver, items, stored_config, config, None if start_from is None else str(start_from), rates, undo)
+            source = None if start_from is None else str(start_from)
+            self._start(saver, items, stored_config, config, source, rates, undo)
             undo.pop_all()
         _open[self.folder] = self
         self._watch_exit()

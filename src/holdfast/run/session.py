@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -14,7 +13,7 @@ from holdfast.engine.checkpointer import ItemDraft
 from holdfast.errors import ExactnessWarning, HoldfastWarning
 from holdfast.run.boundary import Boundary, Observer
 from holdfast.run.items import Items, draft, value_draft
-from holdfast.run.loops import stored_for, warn_if_hidden
+from holdfast.run.loops import stored_for
 from holdfast.run.position import Mode, Position, Stored
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
@@ -56,7 +55,6 @@ class Session:
         self.mode: Mode = "epochs"
         self.memory = LoaderMemory()
         self.in_body = self.in_loop = False
-        self.running: weakref.ref[Any] | None = None
         self._observer = Observer(items, values)
         self._signals, self._resumption = signals, resumption
         self._progressing, self._rates = progressing, rates
@@ -71,7 +69,7 @@ class Session:
         self._saved: tuple[Position, int, int] | None = None
         self._waited = 0
         self._clock: float | None = None
-        self._looked_for_holders = self._reserved = False
+        self._reserved = False
         saves.start(self.progress)
 
     # The beginning of a loop.
@@ -208,9 +206,6 @@ class Session:
         self.position = msgspec.structs.replace(self.position, batch=self.position.batch + 1)
         self.progress = self._advanced(samples, tokens)
         self._pass_boundary(random, "batch", self._cursors[0].digest())
-        if not self._looked_for_holders:
-            self._looked_for_holders = True
-            warn_if_hidden(self)
 
     def hand_boundary(self, epoch: int, batch: int, step: int | None, samples: int | None, tokens: int | None) -> None:
         """The boundary of a loop written by hand. One that was passed before, by a batch that was retried, counts once."""

@@ -15,7 +15,7 @@ _STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1")
 
 
 class StopSignals:
-    """While installed, a first signal sets ``received``; a second one sets ``insisted`` and goes where it would have gone.
+    """While installed, a first signal sets ``received``; a second one ``insisted``, and goes where it would have gone.
 
     A handler must not save: it may have interrupted the very code that a save goes through. Only the process
     that installed the handlers acts on them: forked loader workers inherit them.

@@ -124,7 +124,7 @@ class LocalStorage:
         with reported("create", final):
             try:
                 write_file(draft, [memoryview(data)], len(data), direct=False)
-                _publish(draft, final, data)
+                _publish(draft, final)
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(draft)
@@ -316,14 +316,24 @@ def _make_folder(path: str) -> None:
     platform.sync_folder(parent)
 
 
-def _publish(draft: str, final: str, data: bytes) -> None:
+def _publish(draft: str, final: str) -> None:
     """Gives the durable ``draft`` its name, which must be free: link refuses one that is taken, rename would not."""
     try:
         os.link(draft, final)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        write_file(final, [memoryview(data)], len(data), direct=False)
+        _claim(final)
+        os.replace(draft, final)
+
+
+def _claim(path: str) -> None:
+    """Takes the name by an empty file. One that is there already was left by a process that died before it went on."""
+    try:
+        os.close(os.open(path, platform.CREATE, 0o666))
+    except FileExistsError:
+        if _regular_size(path):
+            raise
 
 
 def _rename_to_free(folder: str, final: str) -> None:

@@ -76,6 +76,11 @@ class LoaderMemory:
         """Whether a loader with a state of its own, or its sampler, was left in the middle of its last pass."""
         return any(self._ended.get(id(one.stateful), True) is None for one in cursors)
 
+    def lives_on(self, loop: int, cursors: list[Cursor]) -> bool:
+        """Whether one of them is an iterator that the pass before has drawn from."""
+        before = [one.loader for one in self._cursors.get(loop, ())]
+        return any(hasattr(one.loader, "__next__") and any(one.loader is other for other in before) for one in cursors)
+
     def mark(self) -> None:
         """Remembers this boundary."""
         for loop, cursors in self._cursors.items():

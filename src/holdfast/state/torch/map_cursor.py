@@ -119,10 +119,11 @@ class MapCursor(Cursor):
 
     def find_generators(self) -> dict[str, Any]:
         loader = self.loader
-        places = {"sampler": loader.sampler, "batch_sampler": loader.batch_sampler}
+        places: dict[str, object] = {"sampler": loader.sampler, "batch_sampler": loader.batch_sampler}
         if loader.num_workers == 0:
             places["dataset"] = loader.dataset
-        found = {f"{place}.{path}": one for place, owner in places.items() for path, one in rng.find_generators(owner).items()}
+        generators = {place: rng.find_generators(owner) for place, owner in places.items()}
+        found = {f"{place}.{path}": one for place, inside in generators.items() for path, one in inside.items()}
         return found if loader.generator is None else {"generator": loader.generator, **found}
 
     @contextlib.contextmanager
