@@ -2,7 +2,7 @@
 
     python benchmarks/footprint.py --repetitions 7
 
-Starts and imports are measured in fresh processes, with and without holdfast in turn. The cost of a boundary is measured
+Starts and imports are measured in fresh processes, with and without holdfast in turn. A boundary's cost is measured
 inside one process, where a training step alternates with one under `run.batches`; the difference of the medians is
 what a boundary adds, whatever the cost of the step. Prints a table and writes ``benchmarks/results/footprint.json``.
 """
@@ -60,7 +60,11 @@ def fresh(code: str, *arguments: str) -> float:
 
 
 def starts(repetitions: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"import holdfast": [], "start to first batch, plain": [], "start to first batch, Run": []}
+    found: dict[str, list[float]] = {
+        "import holdfast": [],
+        "start to first batch, plain": [],
+        "start to first batch, Run": [],
+    }
     for _ in track(range(repetitions), "starts"):
         found["import holdfast"].append(fresh(IMPORT))
         found["start to first batch, plain"].append(fresh(FIRST_BATCH))
@@ -103,7 +107,9 @@ def boundary(normalised: bool) -> dict[str, list[float]]:
         state = {"model": held.model, "optimizer": held.optimizer, "scheduler": held.scheduler}
         with holdfast.Run(f"{folder}/run", state) as run:
             for _ in track(run.epochs(3), "boundaries"):
-                pairs = zip(plain.steps(plain.loader, _nothing), held.steps(run.batches(held.loader), run.log), strict=True)
+                pairs = zip(
+                    plain.steps(plain.loader, _nothing), held.steps(run.batches(held.loader), run.log), strict=True
+                )
                 for without, with_holdfast in pairs:
                     found["plain"].append(without)
                     found["held"].append(with_holdfast)

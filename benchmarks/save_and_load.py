@@ -209,7 +209,9 @@ def table(result: dict[str, dict[str, dict[str, float]]], title: str) -> Table:
     for key in KEYS:
         shown.add_column(key, justify="right")
     for name, measured in result.items():
-        cells = [f"{one['median']:.3f} ({one['min']:.3f}-{one['max']:.3f})  {one['ratio']:.2f}x" for one in measured.values()]
+        cells = [
+            f"{one['median']:.3f} ({one['min']:.3f}-{one['max']:.3f})  {one['ratio']:.2f}x" for one in measured.values()
+        ]
         shown.add_row(name, *cells)
     return shown
 
@@ -228,7 +230,9 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "platform": platform.platform(), "torch": torch.__version__}
     command = f"python benchmarks/save_and_load.py --gib {arguments.gib:g} --repetitions {arguments.repetitions}"
-    RESULTS.write_text(json.dumps({"command": command, "machine": machine, "seconds": figures, "summary": result}, indent=1) + "\n")
+    RESULTS.write_text(
+        json.dumps({"command": command, "machine": machine, "seconds": figures, "summary": result}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

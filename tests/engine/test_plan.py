@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_every_tensor_has_its_own_bytes_inside_an_aligned_shard(items):
     ends = [shard.offset + shard.padded_size for shard in plan.shards]
     assert [shard.offset for shard in plan.shards] == [0, *ends[:-1]][: len(plan.shards)]
     spans = sorted((place.begin, place.end) for place in plan.placements if place.begin < place.end)
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
     for place in plan.placements:
         assert place.end - place.begin == nbytes(items[place.item][place.tensor].spec)
     assert plan.size == (ends[-1] if ends else 0)

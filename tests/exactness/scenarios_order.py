@@ -85,6 +85,26 @@ def draws_in_the_body_before_the_loop_and_after_it(script):
         run.log(tail=random.random() + np.random.rand() + float(torch.rand(())))
 
 
+class DrawingAtOnce:
+    """An iterable that draws its order in `iter()` itself, and not when it is asked for the first batch."""
+
+    def __iter__(self):
+        xs, ys = points().tensors
+        return iter([(xs[chosen], ys[chosen]) for chosen in torch.randperm(POINTS).split(BATCH)])
+
+
+@scenario()
+def draws_before_the_loop_that_are_kept_in_values(script):
+    """After a restart they are not made again, and what `iter()` draws is the same nevertheless."""
+    model, optimizer = made()
+    run = script.run({"model": model, "optimizer": optimizer})
+    for epoch in run.epochs(EPOCHS):
+        if run.values.get("epoch") != epoch:
+            run.values.update(epoch=epoch, shift=torch.rand(4).tolist())
+        for x, y in run.batches(DrawingAtOnce()):
+            run.log(loss=learn(model, optimizer, x + torch.tensor(run.values["shift"]), y))
+
+
 @scenario()
 def augmentation_in_the_loop(script):
     (model, optimizer), loader = made(), shuffled()

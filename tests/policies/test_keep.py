@@ -13,7 +13,9 @@ from holdfast.types import Progress
 
 
 def checkpoints(on_error: list[bool]) -> list[Kept]:
-    return [Kept(name=str(number), progress=Progress(step=number), on_error=flag) for number, flag in enumerate(on_error)]
+    return [
+        Kept(name=str(number), progress=Progress(step=number), on_error=flag) for number, flag in enumerate(on_error)
+    ]
 
 
 def test_the_newest_stay_with_the_reason():

@@ -69,7 +69,10 @@ def test_or_is_flat_and_names_every_reason():
     policy = Every(steps=2) | (Every(batches=3) | AtEnd())
     assert isinstance(policy, AnyOf)
     assert len(policy.policies) == 3
-    assert policy.due(between(Progress(step=1, batches=2), Progress(step=2, batches=3))) == "every 2 steps, every 3 batches"
+    assert (
+        policy.due(between(Progress(step=1, batches=2), Progress(step=2, batches=3)))
+        == "every 2 steps, every 3 batches"
+    )
     assert includes(policy, AtEnd)
     assert not includes(policy, OnError)
 

@@ -108,7 +108,11 @@ class Checkpointer:
 def _records(plan: Plan, items: Mapping[str, ItemDraft]) -> dict[str, ItemRecord]:
     return {
         name: ItemRecord(
-            kind=item.kind, tree=item.tree, tensors=plan.tensors[name], aliases=plan.aliases[name], metadata=item.metadata
+            kind=item.kind,
+            tree=item.tree,
+            tensors=plan.tensors[name],
+            aliases=plan.aliases[name],
+            metadata=item.metadata,
         )
         for name, item in items.items()
     }

@@ -18,7 +18,8 @@ _BACKLOG = 10_000
 
 
 def journal_path(attempt: int) -> str:
-    """
+    """The journal of an attempt.
+
     >>> journal_path(1)
     'journal/0001.jsonl'
     """

@@ -106,5 +106,7 @@ def _whole(spec: TensorSpec, file: str, begin: int, end: int) -> TensorRecord:
 def signature(sources: Sources) -> tuple[object, ...]:
     """What a plan depends on: while it stays equal, the plan may be used again."""
     return tuple(
-        (item, name, source.spec, source.identity) for item, leaves in sources.items() for name, source in leaves.items()
+        (item, name, source.spec, source.identity)
+        for item, leaves in sources.items()
+        for name, source in leaves.items()
     )

@@ -47,7 +47,9 @@ def verify(storage: Storage, entry: Entry, *, tampering: bool = False, advance: 
         if tampering:
             _check_tampering(storage, entry.name, file, record, advance)
         else:
-            _run([_block_check(storage, entry.name, file, record, index) for index in range(len(record.blocks))], advance)
+            _run(
+                [_block_check(storage, entry.name, file, record, index) for index in range(len(record.blocks))], advance
+            )
         _check_header(storage, entry, file, record, headers[file])
 
 
@@ -64,7 +66,11 @@ def read(storage: Storage, entry: Entry, targets: Targets, *, advance: Advance =
             stored = _resolve(entry, item, name) if name in record.aliases else record.tensors[name]
             for chunk in stored.chunks:
                 _add(by_file, storage, entry.name, stored, chunk, target)
-    jobs = [_read_job(storage, f"{entry.name}/{file}", batch) for file, parts in by_file.items() for batch in _batches(parts)]
+    jobs = [
+        _read_job(storage, f"{entry.name}/{file}", batch)
+        for file, parts in by_file.items()
+        for batch in _batches(parts)
+    ]
     _run(jobs, advance)
     for leaves in targets.values():
         for target in leaves.values():
@@ -133,7 +139,9 @@ def _check_tampering(storage: Storage, name: str, file: str, record: FileRecord,
         if want != have:
             raise _damaged(name, file, f"block {index} ({record.block_size:,} bytes each) is not the one committed")
     if found.digest != record.digest:
-        raise _damaged(name, file, "its cryptographic digest differs although its checksums match: it was altered on purpose")
+        raise _damaged(
+            name, file, "its cryptographic digest differs although its checksums match: it was altered on purpose"
+        )
 
 
 def _damaged(name: str, file: str, what: str) -> CorruptError:

@@ -149,7 +149,9 @@ def read_identity(storage: LocalStorage) -> RunIdentity:
     try:
         identity = msgspec.json.decode(storage.read(RUN_FILE, limit=_SMALL), type=RunIdentity)
     except msgspec.DecodeError as error:
-        raise CorruptError(f"{storage.url}/{RUN_FILE}: {error}. Restore it from a copy, or choose another folder.") from error
+        raise CorruptError(
+            f"{storage.url}/{RUN_FILE}: {error}. Restore it from a copy, or choose another folder."
+        ) from error
     if identity.format > FORMAT:
         raise UnsupportedFormatError(
             f"{storage.url}/{RUN_FILE}: has format {identity.format}; this holdfast reads {FORMAT}. Upgrade holdfast."

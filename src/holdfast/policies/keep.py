@@ -43,7 +43,7 @@ class KeepLast(KeepPolicy):
 
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         regular = [one.name for one in checkpoints if not one.on_error][-self.count :]
-        kept = {name: f"last {self.count}" for name in regular}
+        kept = dict.fromkeys(regular, f"last {self.count}")
         newest = next((index for index, one in enumerate(checkpoints) if one.name in kept), 0)
         recent = (one.name for one in checkpoints[newest:] if one.on_error)
         return kept | dict.fromkeys(recent, "saved on an error")

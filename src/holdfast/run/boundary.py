@@ -47,7 +47,7 @@ class Observer:
     def obstacle(self, boundary: Boundary, *, begun: bool = True, seen: bool = True) -> str | None:
         """Why the state of ``boundary``, the last one, is lost by now; None if it can still be saved.
 
-        ``begun`` is False if no batch has begun since; ``seen`` if nothing has run since that an item could have changed in.
+        ``begun`` is False if no batch has begun since; ``seen`` if no code has run since that may change an item.
         """
         if self.gradients.stepped:
             return "an optimizer has stepped since"

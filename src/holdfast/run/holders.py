@@ -36,9 +36,10 @@ def check_holders(frame: FrameType, advice: Mapping[type, str], voice: Voice) ->
             )
         voice.warn(
             "hidden_position",
-            f"{name}() around a loop of the run starts again from its beginning after a resume: {advice[type(holder)]}.",
-            ExactnessWarning, once=name,
-        )  # fmt: skip
+            f"{name}() around a loop of the run starts again from its beginning after a resume: {advice[type(holder)]}",
+            ExactnessWarning,
+            once=name,
+        )
 
 
 def _holders(frame: FrameType, kinds: Mapping[type, str]) -> Iterator[Any]:

@@ -11,8 +11,8 @@ import torch
 from holdfast.engine.catalog import Entry
 from holdfast.errors import MisfitError, UsageError
 from holdfast.state.adapt import adapt
-from holdfast.state.item import Captured, Item, Restore
 from holdfast.state.container import ContainerItem
+from holdfast.state.item import Captured, Item, Restore
 from holdfast.state.loading import INTERNAL as INTERNAL
 from holdfast.state.loading import draft as draft
 from holdfast.state.loading import fit
@@ -48,7 +48,7 @@ class Items:
         return {name: item.freeze() for name, item in self._small.items() if item.length() <= _SMALL}
 
     def covered(self, frozen: Mapping[str, Frozen]) -> bool:
-        """Whether every item is a module, an optimizer or ``frozen``, so that its state at the last boundary is known."""
+        """Whether every item is a module, an optimizer or ``frozen``: its state at the last boundary is known."""
         return all(
             name in frozen or name in self.optimizers or isinstance(item, ModuleItem | OptimizerItem)
             for name, item in self.items.items()
@@ -64,14 +64,18 @@ class Items:
     def fit(self, entry: Entry) -> dict[str, Restore]:
         """Prepares to load ``entry``. Raises one `MisfitError` with every difference of every item; changes nothing."""
         records = entry.manifest.items
-        problems = [f"{name}: is in the checkpoint but not in state=" for name in records if name not in (*self.items, *INTERNAL)]
+        problems = [
+            f"{name}: is in the checkpoint but not in state="
+            for name in records
+            if name not in (*self.items, *INTERNAL)
+        ]
         problems += [f"{name}: is in state= but not in the checkpoint" for name in self.items if name not in records]
         restores, differences = fit(entry, self.items)
         problems += differences
         if problems:
             raise MisfitError(
-                f"{entry.name} does not fit the objects in state=; nothing was changed. Use the model and optimizer of the "
-                "run, or another run folder:",
+                f"{entry.name} does not fit the objects in state=; nothing was changed. Use the model and optimizer of "
+                "the run, or another run folder:",
                 tuple(problems),
             )
         return restores

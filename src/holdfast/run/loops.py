@@ -221,17 +221,17 @@ _HIDDEN = (
     "state_dict() and load_state_dict(), or the order of the samples after a resume cannot be promised."
 )
 _LEFT_EARLY = (
-    "this loader, or its sampler, keeps a state of its own, and the pass before was left early: what that means to it cannot "
-    "be known, so a resume between two passes starts it afresh. Let its passes come to their end for exactness."
+    "this loader, or its sampler, keeps a state of its own, and the pass before was left early: what that means to it "
+    "cannot be known, so a resume between two passes starts it afresh. Let its passes come to their end for exactness."
 )
 _LIVES_ON = (
-    "this iterator lives on from epoch to epoch, and after a restart it is at its beginning again: hand out an iterable that "
-    "makes a new iterator for each epoch, or make one epoch of it with run.steps(iterator, n)."
+    "this iterator lives on from epoch to epoch, and after a restart it is at its beginning again: hand out an "
+    "iterable that makes a new iterator for each epoch, or make one epoch of it with run.steps(iterator, n)."
 )
 _WORKERS = (
-    "this loader has workers: if its dataset draws random numbers in them, a resume in the middle of an epoch cannot repeat "
-    "those (everything else is exact). For exactness use num_workers=0, draw them in the training loop, or save at the "
-    "end of epochs with persistent_workers=False."
+    "this loader has workers: if its dataset draws random numbers in them, a resume in the middle of an epoch cannot "
+    "repeat those (everything else is exact). For exactness use num_workers=0, draw them in the training loop, or save "
+    "at the end of epochs with persistent_workers=False."
 )
 
 
@@ -239,6 +239,7 @@ def stored_for(stored: list[CursorState], count: int) -> list[CursorState]:
     """The stored positions, one for each loader. Raises `DataOrderError` if their number has changed."""
     if len(stored) != count:
         raise DataOrderError(
-            f"run.batches got {count} loaders; the checkpoint was taken in a loop over {len(stored)}. Use the same loaders."
+            f"run.batches got {count} loaders; the checkpoint was taken in a loop over {len(stored)}. "
+            "Use the same loaders."
         )
     return stored

@@ -55,7 +55,7 @@ class Stored:
         }
 
     def rng(self) -> dict[str, Any]:
-        """The item ``rng``: at the boundary, at the epoch's start, before the loop's ``iter()``, behind each loop before it."""
+        """The item ``rng``: at the boundary, the epoch's start, before the loop's ``iter()``, behind earlier loops."""
         states = {"boundary": self.boundary, "epoch": self.epoch, "loop": self.loop}
         moments = {name: rng.to_tree(one) for name, one in states.items() if one is not None}
         return {**moments, "ends": [rng.to_tree(one) for one in self.ends]}

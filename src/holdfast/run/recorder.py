@@ -80,6 +80,10 @@ class Recorder:
     def _report(self, replay: Replay) -> None:
         self.replay = None
         kind = "replayed" if replay.difference is None else "replay_differs"
-        self.voice.say(kind, replay.report(), compared=replay.compared, total=replay.total, difference=replay.difference)
+        self.voice.say(
+            kind, replay.report(), compared=replay.compared, total=replay.total, difference=replay.difference
+        )
         if replay.difference is not None:
-            self.voice.warn("not_exact", f"the resumed run differs from the one before: {replay.difference}", ExactnessWarning)
+            self.voice.warn(
+                "not_exact", f"the resumed run differs from the one before: {replay.difference}", ExactnessWarning
+            )

@@ -52,7 +52,8 @@ class Replay:
         for name in expected.keys() | found.keys():
             before, now = expected.get(name, []), found.get(name, [])
             if len(before) != len(now):
-                self._differs(f"{name!r} was logged {len(before)} times before and {len(now)} times now at {_place(at)}")
+                counts = f"{len(before)} times before and {len(now)} times now"
+                self._differs(f"{name!r} was logged {counts} at {_place(at)}")
             for occurrence, (old, new) in enumerate(zip(before, now, strict=False)):
                 self.values += 1
                 if old != new:

@@ -48,12 +48,12 @@ class Resumption:
         return self.entry.manifest.progress
 
     def check_mode(self, mode: Mode) -> None:
-        """A position in one kind of loop means nothing in another; that before the first batch means the same in all."""
+        """A position in one kind of loop means nothing in another; before the first batch, all are the same."""
         if self.stored.mode != mode and self.progress.batches:
             calls = {"epochs": "run.epochs() / run.batches()", "steps": "run.steps()", "hand": "run.batch_end()"}
             raise DataOrderError(
-                f"{self.entry.name} was taken in a loop of {calls[self.stored.mode]}, and this one is {calls[mode]}. Use the "
-                "same kind of loop, or start a new run folder with start_from=."
+                f"{self.entry.name} was taken in a loop of {calls[self.stored.mode]}, and this one is {calls[mode]}. "
+                "Use the same kind of loop, or start a new run folder with start_from=."
             )
 
     def restore(self, items: Items, gradients: Gradients, values: dict[str, Any], progressing: Progressing) -> None:
@@ -99,9 +99,9 @@ def overridden_rates(
         then = stored.constructed_rates.get(path)
         if then is not None and then != now:
             changed.append(
-                f"the script now gives {path} the learning rate {_rates(now)} (before: {_rates(then)}), but the checkpoint's "
-                f"{_rates(saved.get(path, []))} is restored over it. To use the new one, set it in param_groups inside "
-                "the loop, or start a new run with start_from=."
+                f"the script now gives {path} the learning rate {_rates(now)} (before: {_rates(then)}), but the "
+                f"checkpoint's {_rates(saved.get(path, []))} is restored over it. To use the new one, set it in "
+                "param_groups inside the loop, or start a new run with start_from=."
             )
     return changed
 

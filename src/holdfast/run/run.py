@@ -16,7 +16,7 @@ from holdfast.engine.checkpointer import Checkpointer
 from holdfast.engine.journal import Journal
 from holdfast.engine.run_folder import AttemptRecord, RunFolder
 from holdfast.engine.writer_handle import WriterHandle
-from holdfast.errors import PlatformError, UsageError
+from holdfast.errors import HoldfastError, PlatformError, UsageError
 from holdfast.format.values import encode
 from holdfast.policies.keep import KeepPolicy
 from holdfast.policies.save import OnSignal, SavePolicy, includes
@@ -53,8 +53,8 @@ class Run:
     folder, `MisfitError` (with nothing changed) if the newest checkpoint does not fit ``state``, `CorruptError` if
     there are checkpoints but none can be loaded, `StorageError` if the folder cannot be used.
 
-    Guarantees: a killed run that is started again ends with the same bits as one that was not, where hardware and kernels
-    are deterministic, within the limits of ``docs/exactness.md``; nothing here draws from any random generator.
+    Guarantees: a killed run that is started again ends with the same bits as one that was not, where hardware and
+    kernels are deterministic, within the limits of ``docs/exactness.md``; nothing here draws from any random generator.
 
     >>> import tempfile, torch
     >>> model = torch.nn.Linear(2, 1)
@@ -81,7 +81,7 @@ class Run:
         self.folder = _local(folder)
         saver = choose_saver(savers, save, keep, folder)
         items = Items(state)
-        stored_config = encode(dict(config), "config") if config is not None else None
+        stored_config = encode(_checked_config(config), "config") if config is not None else None
         rates = items.learning_rates()
         previous = _open.pop(self.folder, None)
         if previous is not None:
@@ -124,6 +124,12 @@ class Run:
         if resumption is not None:
             self.values.update(resumption.values)
             self._tell(resumption, changes, rates)
+        elif attempts:
+            voice.say(
+                "from_start",
+                f"{self.folder}: no checkpoint was committed by {len(attempts)} earlier attempts; "
+                "starting from the beginning",
+            )
         self._session = Session(
             items=items, saves=saves, recorder=Recorder(voice, replay), voice=voice,
             signals=StopSignals() if includes(saver.save, OnSignal) else None, resumption=resumption,
@@ -148,7 +154,9 @@ class Run:
     def _tell(self, resumption: Resumption, changes: list[str], rates: dict[str, list[float]]) -> None:
         progress, name = resumption.progress, resumption.entry.name
         if not resumption.own:
-            self._voice.say("started_from", f"{self.folder}: starts from {name} of run {resumption.entry.manifest.run}", name=name)
+            self._voice.say(
+                "started_from", f"{self.folder}: starts from {name} of run {resumption.entry.manifest.run}", name=name
+            )
         else:
             where = f"epoch {progress.epoch}, batch {progress.batch}, step {progress.step}"
             self._voice.say("resumed", f"{self.folder}: resumed from {name} ({where})", name=name, step=progress.step)
@@ -160,15 +168,22 @@ class Run:
     def _announce(self, message: str) -> None:
         self._voice.say("folder", f"{self.folder}: {message}")
 
+    @property
+    def _live(self) -> Session:
+        """The session, for calls that mean nothing after the end."""
+        self._session.require_open()
+        return self._session
+
     # Loops.
 
     def epochs(self, total: int) -> Loop:
         """The epochs that are left of ``total``, by number.
 
-        After the last one the final checkpoint is durable, or a `HoldfastWarning` said why not, and `wait` and `close` raise.
+        After the last one the final checkpoint is durable, or a `HoldfastWarning` said why not, and `wait` and `close`
+        raise.
         """
         _require_count("epochs", total)
-        return Loop(lambda: loops.epochs(self._session, total), lambda: total)
+        return Loop(lambda: loops.epochs(self._live, total), lambda: total)
 
     def batches(
         self,
@@ -182,9 +197,9 @@ class Run:
     ) -> Loop:
         """The batches that are left of this epoch; a boundary after each. With several loaders, tuples of one of each.
 
-        ``limit`` ends the loop after so many batches of the epoch; ``enumerate`` hands out ``(index, batch)``, the index
-        counting batches before a restart too. ``train=False`` marks a validation loop: it is no place to save, and a
-        resume runs it whole. ``exact=False`` accepts another order of the samples after a resume. ``samples`` and
+        ``limit`` ends the loop after so many batches of the epoch; ``enumerate`` hands out ``(index, batch)``, the
+        index counting batches before a restart too. ``train=False`` marks a validation loop: it is no place to save,
+        and a resume runs it whole. ``exact=False`` accepts another order of the samples after a resume. ``samples`` and
         ``tokens`` count those of a batch; samples default to its number of indices or leading dimension.
 
         Raises `DataOrderError` while iterating if, on a resume, the data is not the data of the run.
@@ -194,23 +209,25 @@ class Run:
         if limit is not None:
             _require_count("batches(limit=…)", limit)
         options = Options(limit=limit, enumerate=enumerate, train=train, exact=exact, samples=samples, tokens=tokens)
-        return Loop(lambda: loops.batches(self._session, loaders, options), lambda: _length(loaders, limit))
+        return Loop(lambda: loops.batches(self._live, loaders, options), lambda: _length(loaders, limit))
 
-    def steps(self, loader: Iterable[Any], total: int, *, samples: Count | None = None, tokens: Count | None = None) -> Loop:
+    def steps(
+        self, loader: Iterable[Any], total: int, *, samples: Count | None = None, tokens: Count | None = None
+    ) -> Loop:
         """Batches of pass after pass over ``loader``, until ``total`` have been handed out in the whole run."""
         _require_count("steps", total)
         options = Options(samples=samples, tokens=tokens)
-        return Loop(lambda: loops.steps(self._session, loader, total, options), lambda: total)
+        return Loop(lambda: loops.steps(self._live, loader, total, options), lambda: total)
 
     def log(self, **metrics: Any) -> None:
         """Records numbers or one-element tensors of this batch. Tensors are detached and copied; no device waits."""
-        self._session.recorder.log(metrics)
+        self._live.recorder.log(metrics)
 
     # Saving.
 
     def save(self) -> None:
-        """Asks for a checkpoint: taken at the next safe boundary; outside of a loop at once, when the snapshot is complete."""
-        if self._session.in_loop:
+        """Asks for a checkpoint at the next safe boundary; outside of a loop, returns when the snapshot is complete."""
+        if self._live.in_loop:
             self._session.saves.request("asked for")
         else:
             self._session.save_outside("asked for")
@@ -227,7 +244,7 @@ class Run:
 
     @property
     def on_event(self) -> Callable[[Event], object] | None:
-        """Called with an `Event` for everything that happens: ``saved``, ``save_failed``, ``resumed``, …"""
+        """Called with an `Event` for everything that happens: ``saved``, ``save_failed``, ``resumed`` and others."""
         return self._voice.on_event
 
     @on_event.setter
@@ -238,14 +255,14 @@ class Run:
 
     def resume(self) -> Progress | None:
         """For loops written by hand: restores the state and returns where to go on, or None for a fresh start."""
-        self._session.begin("hand")
+        self._live.begin("hand")
         return self.progress if self.resumed_from is not None else None
 
     def batch_start(self, *, epoch: int) -> None:
-        """For loops written by hand: call it before each batch if code since `resume` draws random numbers or changes state.
+        """For loops written by hand: call it before each batch if code since `resume` draws numbers or changes state.
 
-        Before the first batch after a resume in the same ``epoch``, it restores the checkpoint's state and random numbers once
-        more. At all others it does nothing.
+        Before the first batch after a resume in the same ``epoch``, it restores the checkpoint's state and random
+        numbers once more. At all others it does nothing.
         """
         self._session.start_by_hand(epoch)
 
@@ -254,10 +271,10 @@ class Run:
     ) -> None:
         """For loops written by hand: the boundary after a batch. ``batch`` counts the completed batches of ``epoch``.
 
-        ``step``, ``samples`` and ``tokens`` are totals of the run; left out, steps are counted, the others stay. The same
-        batch reported twice counts once.
+        ``step``, ``samples`` and ``tokens`` are totals of the run; left out, steps are counted, the others stay. The
+        same batch reported twice counts once.
         """
-        self._session.begin("hand")
+        self._live.begin("hand")
         self._session.hand_boundary(epoch, batch, step, samples, tokens)
 
     # The end.
@@ -293,6 +310,7 @@ class Run:
         try:
             self._session.close(failed)
         finally:
+            self._session.closed = f"this Run over {self.folder} is closed, or another Run has taken its place"
             self._session.saves.checkpointer.close()
             self._voice.close()
             self._house.close()
@@ -303,7 +321,10 @@ class Run:
         _hooked.add(self)
 
     def _at_exit(self) -> None:
-        self._close(failed=False)
+        try:
+            self._close(failed=False)
+        except HoldfastError as error:
+            self._voice.say("save_failed", f"{self.folder}: {error}")
 
 
 _hooked: set[Run] = set()
@@ -325,6 +346,12 @@ def _hook_exceptions() -> None:
 
     hook._holdfast = True  # type: ignore[attr-defined]  # a mark on the function itself, so that it is hooked once
     sys.excepthook = hook
+
+
+def _checked_config(config: Any) -> dict[str, Any]:
+    if not isinstance(config, Mapping):
+        raise UsageError(f"config={config!r}: expected a dict; give vars(args) for the arguments of argparse.")
+    return dict(config)
 
 
 def _require_platform() -> None:

@@ -56,5 +56,7 @@ def choose_saver(
     if save is not None or keep is not None:
         raise UsageError("Run takes either savers=[Saver(...)] or save= and keep=, not both: move them into the Saver.")
     if len(savers) != 1 or not isinstance(savers[0], Saver):
-        raise UsageError(f"savers= takes a list with one Saver; got {savers!r}. Combine policies with `|` in one Saver.")
+        raise UsageError(
+            f"savers= takes a list with one Saver; got {savers!r}. Combine policies with `|` in one Saver."
+        )
     return savers[0]

@@ -81,7 +81,11 @@ class Saves:
             self.voice.note("delayed", f"a save is due ({', '.join(self.due)}) but waits: {why}", step=step)
 
     def save(
-        self, items: Mapping[str, ItemDraft], progress: Progress, metrics: Mapping[str, float], rates: dict[str, list[float]]
+        self,
+        items: Mapping[str, ItemDraft],
+        progress: Progress,
+        metrics: Mapping[str, float],
+        rates: dict[str, list[float]],
     ) -> bool:
         """Takes the snapshot. False, with a warning, if it could not be taken: training goes on."""
         reason, self.due, self._delayed = tuple(self.due), [], False
@@ -140,7 +144,10 @@ class Saves:
     def _to_delete(self, name: str, manifest: Manifest) -> tuple[str, ...]:
         """What the keep policy lets go once ``name`` is committed. Asked of the storage, never of memory."""
         entries = [one for one in self.catalog.list().entries if one.name not in self.uncounted]
-        checkpoints = [*map(_kept, entries), Kept(name=name, progress=manifest.progress, on_error=_on_error(manifest.reason))]
+        checkpoints = [
+            *map(_kept, entries),
+            Kept(name=name, progress=manifest.progress, on_error=_on_error(manifest.reason)),
+        ]
         reasons = plan_with(self.saver, checkpoints, {name: "newest"})
         return tuple(one for one, reason in reasons.items() if reason is None)
 

@@ -64,8 +64,8 @@ def select(
         return _elsewhere(Path(start_from), progress)
     if chosen.skipped or listing.broken:
         raise CorruptError(
-            f"{storage.url}: none of its {len(chosen.skipped) + len(listing.broken)} checkpoints can be loaded. Restore one "
-            "from a copy; to start anew, choose another run folder, or move the checkpoints away."
+            f"{storage.url}: none of its {len(chosen.skipped) + len(listing.broken)} checkpoints can be loaded. "
+            "Restore one from a copy; to start anew, choose another run folder, or move the checkpoints away."
         )
     return chosen
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from holdfast.engine.checkpointer import ItemDraft
-from holdfast.errors import ExactnessWarning, HoldfastWarning
+from holdfast.errors import ExactnessWarning, HoldfastWarning, UsageError
 from holdfast.run.boundary import Boundary, Observer
 from holdfast.run.items import Items, draft, value_draft
 from holdfast.run.loops import stored_for
@@ -55,6 +55,7 @@ class Session:
         self.mode: Mode = "epochs"
         self.memory = LoaderMemory()
         self.in_body = self.in_loop = False
+        self.closed: str | None = None
         self._observer = Observer(items, values)
         self._signals, self._resumption = signals, resumption
         self._progressing, self._rates = progressing, rates
@@ -74,8 +75,14 @@ class Session:
 
     # The beginning of a loop.
 
+    def require_open(self) -> None:
+        """Raises `UsageError` once the run is closed: nothing would be saved any more."""
+        if self.closed is not None:
+            raise UsageError(f"{self.closed}: make a new Run to go on.")
+
     def begin(self, mode: Mode) -> None:
         """Enters a loop of the run: installs the signal handlers and, on a resume, restores the state."""
+        self.require_open()
         if not self.in_loop:
             self.in_loop, self.mode, self._clock = True, mode, time.monotonic()
             if self._signals is not None and not self._signals.install():
@@ -89,7 +96,7 @@ class Session:
             self._saved = self._here()
 
     def _restore_first(self, resumption: Resumption, mode: Mode) -> None:
-        """The restore before the loops. In mid-epoch, user code then runs again from the epoch's start to the first batch."""
+        """The restore before the loops. In mid-epoch, user code runs again from the epoch's start on."""
         if resumption.own:
             resumption.check_mode(mode)
         self._restore_items(resumption)
@@ -181,7 +188,7 @@ class Session:
         self.recorder.muted, self._resumption = False, None
 
     def start_by_hand(self, epoch: int) -> None:
-        """Before a batch of a loop written by hand. Past the epoch of the checkpoint, the code since ran as it ran then, once."""
+        """Before a batch of a loop written by hand. Past the checkpoint's epoch, code ran as it would have."""
         if self._resumption is not None and self._resumption.position.epoch == epoch:
             self.restore_again()
             self.recorder.forget()
@@ -208,7 +215,7 @@ class Session:
         self._pass_boundary(random, "batch", self._cursors[0].digest())
 
     def hand_boundary(self, epoch: int, batch: int, step: int | None, samples: int | None, tokens: int | None) -> None:
-        """The boundary of a loop written by hand. One that was passed before, by a batch that was retried, counts once."""
+        """The boundary of a loop written by hand. One that was passed before, by a batch tried again, counts once."""
         random = rng.capture()
         self._resumption = None
         now, position = self.progress, Position(epoch=epoch, loop=0, batch=batch)
@@ -229,8 +236,8 @@ class Session:
         self.position = Position(epoch=self.position.epoch + 1)
         self._loops, self._cursors, self._ends = 0, [], []
         self.progress = msgspec.structs.replace(
-            self.progress, epoch=self.position.epoch, batch=0, step=self.progress.step + self._observer.gradients.stepped,
-            elapsed=self._elapsed(),
+            self.progress, epoch=self.position.epoch, batch=0,
+            step=self.progress.step + self._observer.gradients.stepped, elapsed=self._elapsed(),
         )  # fmt: skip
         self._pass_boundary(random, "tail", None)
         if not final:
@@ -246,8 +253,8 @@ class Session:
     def _advanced(self, samples: int, tokens: int) -> Progress:
         now = self.progress
         return Progress(
-            epoch=self.position.epoch, batch=now.batch + 1, step=now.step + self._stepped(), samples=now.samples + samples,
-            tokens=now.tokens + tokens, batches=now.batches + 1, elapsed=self._elapsed(),
+            epoch=self.position.epoch, batch=now.batch + 1, step=now.step + self._stepped(),
+            samples=now.samples + samples, tokens=now.tokens + tokens, batches=now.batches + 1, elapsed=self._elapsed(),
         )  # fmt: skip
 
     def _stepped(self) -> bool:
@@ -260,6 +267,7 @@ class Session:
         return self.progress.elapsed + (now - before if before is not None else 0.0)
 
     def _pass_boundary(self, random: rng.RngState, kind: str, index: str | None) -> None:
+        self.require_open()
         self._mark(random)
         self.recorder.record(self._line(kind, index))
         self.saves.poll()
@@ -295,7 +303,7 @@ class Session:
         self._left = _Left(last, after, self._stored(after), self._observer.shadow.versions())
 
     def _reserve(self) -> None:
-        """Sets the arena aside as soon as the optimizer has its state: a lack of memory shows now, not at the first save."""
+        """Sets the arena aside once the optimizer has its state: a lack of memory shows now, not at the first save."""
         if not self._reserved and self.progress.step > 0 and not self.saves.checkpointer.busy:
             self._reserved = True
             self.saves.checkpointer.reserve({name: draft(one) for name, one in self.items.capture().items()})
@@ -337,7 +345,7 @@ class Session:
         return self._save(self._boundary)
 
     def save_outside(self, reason: str) -> None:
-        """A save outside of any loop: of this moment, which counts as a boundary. Raises `SaveError` if it cannot be taken."""
+        """A save outside of any loop, of this moment as a boundary. Raises `SaveError` if it cannot be taken."""
         self._boundary = self._observer.boundary(self.progress, self.position, rng.capture())
         self._saved = None
         if not self.save_now(reason):
@@ -377,7 +385,8 @@ class Session:
             cursors.append(state)
         return Stored(
             position=boundary.position, mode=self.mode, boundary=boundary.random, epoch=self._epoch_random,
-            loop=self._loop_random, ends=self._ends[: boundary.position.loop], cursors=cursors, memory=self.memory.to_tree(), constructed_rates=self._rates,
+            loop=self._loop_random, ends=self._ends[: boundary.position.loop], cursors=cursors,
+            memory=self.memory.to_tree(), constructed_rates=self._rates,
         )  # fmt: skip
 
     # The end.
@@ -406,7 +415,8 @@ class Session:
         """The checkpoint is at or beyond the end of the loop."""
         what = "epoch" if self.mode == "epochs" else "batch"
         self.voice.say(
-            "already_finished", f"finished at {what} {total}; raise the number of {what}s to go on, or choose another folder"
+            "already_finished",
+            f"finished at {what} {total}; raise the number of {what}s to go on, or choose another folder",
         )
 
     def finish(self) -> None:
@@ -430,7 +440,7 @@ class Session:
             self._signals.remove()
 
     def close(self, failed: bool) -> None:
-        """Ends the run: after an exception with an emergency save, else with a final one if the loop did not come to its end."""
+        """Ends the run: after an exception with an emergency save, else with a final one if the loop was left early."""
         try:
             insisted = self._signals is not None and self._signals.insisted
             if self.in_loop and self._boundary is not None and not insisted:
@@ -471,7 +481,7 @@ class Session:
             self.voice.warn("emergency_impossible", _LOST.format(reason=reason, obstacle=obstacle))
 
     def _save_last_boundary(self, boundary: Boundary) -> None:
-        """Everything as it was at the boundary, whatever a batch that failed halfway has done to small items and buffers."""
+        """Everything as it was at the boundary, whatever a batch that failed has done to small items and buffers."""
         stored = self._left.last if self._left is not None else self._stored(boundary)
         with self._observer.shadow.put_back():
             captured = self.items.capture() | {name: frozen() for name, frozen in boundary.small.items()}
@@ -486,14 +496,17 @@ class Session:
 
 _OVERFLOWED = (
     "this loader draws from the global random generators in the midst of training, and has drawn more often since the "
-    "epoch's start than is recorded: its order after the resume cannot be promised. Give its sampler a generator of its own."
+    "epoch's start than is recorded: its order after the resume cannot be promised. Give its sampler a generator of "
+    "its own."
 )
-_LOOP_MISSING = "the checkpoint was taken in {}, which was not reached; the script has changed, and the run is not exact"
+_LOOP_MISSING = (
+    "the checkpoint was taken in {}, which was not reached; the script has changed, and the run is not exact"
+)
 _POSITION_LOST = (
     "no save on the way out: the loader keeps its own position, and has moved on since the last boundary. "
     "The newest checkpoint before it is what a resume uses."
 )
 _LOST = (
-    "no save {reason}: the last boundary cannot be saved any more, because {obstacle}. The newest checkpoint before it is "
-    "what a resume uses."
+    "no save {reason}: the last boundary cannot be saved any more, because {obstacle}. The newest checkpoint before it "
+    "is what a resume uses. Change weights only after run.close(), or keep other weights in an item of their own."
 )

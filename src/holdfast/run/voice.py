@@ -68,7 +68,13 @@ class Voice:
         self.note(kind, message, **data)
 
     def warn(
-        self, kind: str, message: str, category: type[Warning] = HoldfastWarning, *, once: str | None = None, **data: Any
+        self,
+        kind: str,
+        message: str,
+        category: type[Warning] = HoldfastWarning,
+        *,
+        once: str | None = None,
+        **data: Any,
     ) -> None:
         """Needs attention: a Python warning. With ``once``, only the first time for that key."""
         if once is not None and once in self._said:

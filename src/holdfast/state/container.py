@@ -72,7 +72,7 @@ class ContainerItem:
         return self._captured(self._container)
 
     def freeze(self) -> Frozen:
-        """The contents now, to be captured later if that is needed; not the state of objects that it `holds_objects` of."""
+        """The contents now, to be captured later if needed; not the state of objects that are in it."""
         contents = copied(self._container)
         return lambda: self._captured(contents)
 

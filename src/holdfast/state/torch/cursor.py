@@ -20,8 +20,9 @@ Ticker = Callable[[int, int], None]
 class CursorState(msgspec.Struct, kw_only=True):
     """What a checkpoint keeps of one loader's position. ``position`` is the loader's own state_dict, if it has one.
 
-    ``warm`` says whether a persistent pool was running before the pass began. ``trail`` maps draws to the random state they were made in; ``generators`` and ``sampler`` are the states, before
-    the pass began, of the loader's private random generators and of a sampler with a ``state_dict``.
+    ``warm`` says whether a persistent pool was running before the pass began. ``trail`` maps draws to the random state
+    they were made in; ``generators`` and ``sampler`` are the states, before the pass began, of the loader's private
+    random generators and of a sampler with a ``state_dict``.
     """
 
     kind: str
@@ -88,6 +89,7 @@ class Cursor(abc.ABC):
 
     def prime(self) -> None:
         """Starts the persistent pool as the run's first pass had, without drawing anything for it."""
+        return None
 
     def find_generators(self) -> dict[str, Any]:
         """The loader's private random generators, by path."""
@@ -128,8 +130,8 @@ class Cursor(abc.ABC):
         """Refuses a loader that cannot be at the stored position."""
         if stored.kind != self.kind:
             raise DataOrderError(
-                f"{self.where}: the checkpoint was taken with a loader that resumes by {stored.kind}, this one resumes by "
-                f"{self.kind}. Use the loader of the run, or start a new run folder."
+                f"{self.where}: the checkpoint was taken with a loader that resumes by {stored.kind}, this one resumes "
+                f"by {self.kind}. Use the loader of the run, or start a new run folder."
             )
         if stored.length != self.length:
             raise DataOrderError(

@@ -23,7 +23,7 @@ _WATCHED = 8
 
 @dataclass(slots=True)
 class _Habit:
-    """What was seen of one optimizer: does the loop replace its gradients between two steps, before it adds to them?"""
+    """What was seen of one optimizer: whether the loop replaces its gradients between two steps."""
 
     parameters: list[torch.Tensor]
     stepped: bool = False
@@ -33,7 +33,7 @@ class _Habit:
     after_step: list[tuple[torch.Tensor, TensorWeakRef]] = field(default_factory=list)
 
     def close_interval(self) -> bool:
-        """At a boundary: whether it stepped. Its gradients are then left over if the loop drops them before adding more."""
+        """At a boundary: whether it stepped. Gradients are then left over if the loop drops them before adding more."""
         stepped, self.stepped = self.stepped, False
         self.left_over = stepped and self.seen > 1 and self.replaces and self._as_left()
         return stepped
@@ -82,7 +82,7 @@ class Gradients:
         habit.parameters = _optimizer_parameters(optimizer)
 
     def _wrap_step(self, habit: _Habit, optimizer: Any) -> None:
-        """An optimizer that offers no hooks: its ``step`` is wrapped on the object. Where it cannot be, batches count."""
+        """An optimizer without hooks: its ``step`` is wrapped on the object. Where it cannot be, batches count."""
         step = getattr(optimizer, "step", None)
         if step is None:
             return
@@ -118,7 +118,8 @@ class Gradients:
 
     def begin_interval(self) -> bool:
         """A boundary: says whether any optimizer stepped since the last one."""
-        return any([habit.close_interval() for habit in self._habits.values()])
+        stepped = [habit.close_interval() for habit in self._habits.values()]
+        return any(stepped)
 
     @property
     def stepped(self) -> bool:
@@ -147,7 +148,8 @@ class Gradients:
         zero = list(decode(record.tree)["zero"])
         missing = [path for path in (*record.tensors, *zero) if path not in named]
         if missing:
-            raise MisfitError("gradients: the checkpoint has pending gradients of parameters that are not there", tuple(missing))
+            message = "gradients: the checkpoint has pending gradients of parameters that are not there"
+            raise MisfitError(message, tuple(missing))
         return GradientRestore(named, record, zero)
 
     def clear(self) -> None:

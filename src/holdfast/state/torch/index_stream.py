@@ -84,7 +84,6 @@ class IndexStream:
         self.ahead.append(Drawn(len(indices) if isinstance(indices, (list, tuple)) else 1, self._digest))
         return indices
 
-
     def _next(self) -> Any:
         """The next of the source."""
         if not self._woken:

@@ -1,4 +1,4 @@
-"""What one epoch's pass over a loader leaves for the next: its private generators, its own state, its pool of workers."""
+"""What one epoch's pass over a loader leaves for the next: generators, a state of its own, a pool of workers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from holdfast.types import Json
 
 
 class Carried(msgspec.Struct, kw_only=True):
-    """For one loop number: per loader, the states of its generators, its own or its sampler's state, whether its pool was running.
+    """For one loop number: per loader, the states of its generators, that of itself or its sampler, and of its pool.
 
-    ``reused`` says whether the loop was seen to use the same of these in a later epoch; None while only one was seen.
+    ``warm`` says whether the pool was running; ``reused`` whether the loop was seen to use the same loader in a later
+    epoch; None while only one was seen.
     """
 
     generators: list[dict[str, Any]] = []
@@ -36,8 +37,8 @@ class LoaderMemory:
     """Follows the loaders of each loop number from epoch to epoch, and brings fresh ones to the same place.
 
     After a restart all loaders are new objects. A loader made once, before the epochs, has to get its own state
-    and those of its generators back; one that is made anew in each epoch must not. Which it is was seen in the run, or, where only one epoch
-    was, is told from whether the loader was there before the epochs began.
+    and those of its generators back; one that is made anew in each epoch must not. Which it is was seen in the run, or,
+    where only one epoch was, is told from whether the loader was there before the epochs began.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class LoaderMemory:
         self._settled: dict[int, Carried] = {}
 
     def note(self, loop: int, cursors: list[Cursor]) -> list[str]:
-        """A pass begins. Returns the names of sampler attributes that changed since the last one, which nothing restores."""
+        """A pass begins. Returns the names of sampler attributes that changed since the last: nothing restores them."""
         before = self._cursors.get(loop)
         if before is not None:
             self._reused[loop] = _parts(before) == _parts(cursors)
@@ -63,9 +64,9 @@ class LoaderMemory:
         return [key for key, value in hidden.items() if last is not None and key in last and last[key] != value]
 
     def end(self, cursor: Cursor, whole: bool) -> None:
-        """A pass is over. A state of the loader's own is taken here: in the middle of the next pass it would be another.
+        """A pass is over. The loader's own state is taken here: in the middle of the next pass it would be another.
 
-        That of a pass that is not ``whole`` is not taken: whether the next one begins anew or there is not known.
+        Not that of a pass that is not ``whole``: whether the next one begins anew, or there, is not known.
         """
         if cursor.stateful is not None:
             alive = {id(one.stateful) for others in self._cursors.values() for one in others}

@@ -28,7 +28,8 @@ from holdfast.state.torch.trail import Trail
 from holdfast.state.torch.worker_shield import WorkerShield
 
 _DRAW_AT_ONCE = (
-    SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler, list, tuple, range,
+    SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler,
+    list, tuple, range,
 )  # fmt: skip
 """Samplers known to touch the global generators no later than at their first index."""
 
@@ -93,7 +94,8 @@ class MapCursor(Cursor):
         digests |= {first_ahead + index: drawn.digest for index, drawn in enumerate(stream.ahead)}
         return CursorState(
             kind=self.kind, consumed=consumed, length=self.length, digests=digests, trail=dict(stream.trail.entries),
-            generators=self.start, sampler=self._sampler_start, overflowed=stream.trail.overflowed, warm=self.warm_start,
+            generators=self.start, sampler=self._sampler_start, overflowed=stream.trail.overflowed,
+            warm=self.warm_start,
         )  # fmt: skip
 
     @property
