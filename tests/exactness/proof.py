@@ -83,6 +83,8 @@ class Proof:
             self.problems.append(f"{where}: what was logged is not what the undisturbed run logged")
         elif again < 0 or (again and kill[0] == "at"):
             self.problems.append(f"{where}: {len(before)} boundaries before and {len(after)} after it, of {len(whole)}")
+        if kill[0] == "after" and not self._scenario.waits and len(before) != kill[1] + 1:
+            self.problems.append(f"{where}: the save was taken only after {len(before) - 1} boundaries")
         self._compare(where, second)
         self._check_said(where, second)
         if kill[0] == "after" and "identical" not in second.said.read_text() and not self._scenario.says:

@@ -84,12 +84,12 @@ def accumulated(script: Script, *, carried: bool) -> None:
                 optimizer.zero_grad()
 
 
-@scenario()
+@scenario(waits=True)
 def accumulation_flushed(script):
     accumulated(script, carried=False)
 
 
-@scenario()
+@scenario(waits=True)
 def accumulation_carried(script):
     accumulated(script, carried=True)
 
@@ -155,12 +155,12 @@ def gan_one_to_one(script):
     adversarial(script, every=1)
 
 
-@scenario()
+@scenario(waits=True)
 def gan_one_to_three(script):
     adversarial(script, every=3)
 
 
-@scenario()
+@scenario(waits=True)
 def two_optimizers_over_the_same_gradients(script):
     """One of them steps and does not clear; the other clears at the next start: what looks left over is pending."""
     model, loader = network(), shuffled()
@@ -179,7 +179,7 @@ def two_optimizers_over_the_same_gradients(script):
             run.log(loss=loss)
 
 
-@scenario()
+@scenario(waits=True)
 def gradients_that_survive_their_step(script):
     """The optimizer steps twice over a decayed gradient: it is not zeroed but scaled, from step to step."""
     model, loader = network(), shuffled()

@@ -321,13 +321,15 @@ def random_iterable(script):
 
 
 class Batches:
-    """An iterable of the script's own, which draws each batch from the global generator."""
+    """An iterable of the script's own: a random walk through the data, with the numbers of the global generator."""
 
     def __iter__(self):
         xs, ys = points().tensors
+        drift = torch.zeros(4)
         for _ in range(4):
+            drift = drift + 0.1 * torch.randn(4)
             chosen = torch.randint(POINTS, (BATCH,))
-            yield xs[chosen], ys[chosen]
+            yield xs[chosen] + drift, ys[chosen]
 
 
 @scenario()
@@ -348,7 +350,7 @@ def cycle_over_a_loader(script):
 
     run = script.run({"model": model, "optimizer": optimizer})
     for _ in run.epochs(EPOCHS):
-        for x, y in run.batches(Endless(), limit=5):
+        for x, y in run.batches(Endless(), limit=6):
             run.log(loss=learn(model, optimizer, x, y), seen=x.sum())
 
 
@@ -359,7 +361,7 @@ def cycle_through_itertools(script):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     run = script.run({"model": model, "optimizer": optimizer})
     for _ in run.epochs(EPOCHS):
-        for x, y in run.batches(Cycled(loader), limit=5):
+        for x, y in run.batches(Cycled(loader), limit=6):
             run.log(loss=learn(model, optimizer, x, y), seen=x.sum())
 
 

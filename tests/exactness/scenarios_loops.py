@@ -249,7 +249,7 @@ def by_hand_with_the_next_batch_fetched_early(script):
     run.close()
 
 
-@scenario()
+@scenario(waits=True)
 def by_hand_with_accumulation(script):
     """The gradients of half a step are restored also where the loop is the script's own."""
     model, optimizer = made()

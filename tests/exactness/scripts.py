@@ -53,13 +53,14 @@ class Scenario:
     """A script and what to expect of it.
 
     ``says`` are phrases of the warnings that holdfast gives, and no others; ``ways`` are those it is killed
-    in (see `tests.exactness.kills`; ``ends``: only at the ends of epochs); ``slow`` ones run in CI only;
-    ``first`` are options of its first attempt.
+    in (see `tests.exactness.kills`; ``ends``: only at the ends of epochs); an ordinary save ``waits`` for a
+    boundary without pending gradients; ``slow`` ones run in CI only; ``first`` are options of its first attempt.
     """
 
     play: Play
     says: tuple[str, ...] = ()
     ways: tuple[str, ...] = ("at", "after")
+    waits: bool = False
     slow: bool = False
     first: dict[str, Any] = field(default_factory=dict)
 

@@ -42,11 +42,14 @@ def check_holders(frame: FrameType, advice: Mapping[type, str], voice: Voice) ->
         )
 
 
-def _holders(frame: FrameType, kinds: Mapping[type, str]) -> Iterator[Any]:
-    """Looks among young objects only: a search of all of them takes as long as there is data in memory."""
-    for one in (*gc.get_objects(0), *gc.get_objects(1)):
-        if type(one) in kinds and any(generator.gi_frame is frame for generator in _generators(one)):
-            yield one
+def _holders(frame: FrameType, kinds: Mapping[type, str]) -> list[Any]:
+    """Looks among young objects only: a search of all of them takes as long as there is data in memory.
+
+    No list here may come to hold itself, nor this be a generator: such a cycle would keep the loop's own generator
+    alive, and a `break` would go unnoticed.
+    """
+    young = itertools.chain(gc.get_objects(0), gc.get_objects(1))
+    return [one for one in young if type(one) in kinds and any(each.gi_frame is frame for each in _generators(one))]
 
 
 def _generators(holder: Any) -> Iterator[GeneratorType[Any, Any, Any]]:

@@ -127,7 +127,7 @@ class Run:
         elif attempts:
             voice.say(
                 "from_start",
-                f"{self.folder}: no checkpoint was committed by {len(attempts)} earlier attempts; "
+                f"{self.folder}: no checkpoint was committed by {len(attempts)} earlier attempt{'s' * (len(attempts) > 1)}; "
                 "starting from the beginning",
             )
         self._session = Session(

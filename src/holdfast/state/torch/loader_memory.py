@@ -58,7 +58,8 @@ class LoaderMemory:
         if before is not None:
             self._reused[loop] = _parts(before) == _parts(cursors)
         self._cursors[loop] = cursors
-        self._placed += [part for one in cursors for part in (*one.generators.values(), one.stateful)]
+        if self._carried:
+            self._placed += [part for one in cursors for part in (*one.generators.values(), one.stateful)]
         hidden = {key: value for one in cursors for key, value in hidden_state(one.loader).items()}
         last, self._hidden[loop] = self._hidden.get(loop), hidden
         return [key for key, value in hidden.items() if last is not None and key in last and last[key] != value]

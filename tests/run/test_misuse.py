@@ -1,0 +1,88 @@
+"""Calls that cannot mean anything are refused before they do harm."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+
+import holdfast
+from holdfast.errors import UsageError
+
+
+@pytest.fixture
+def model():
+    return torch.nn.Linear(2, 1)
+
+
+def one_epoch(run):
+    for _ in run.epochs(1):
+        for _ in run.batches([torch.zeros(1, 2)]):
+            pass
+
+
+@pytest.mark.parametrize(
+    "call",
+    [one_epoch, lambda run: run.save(), lambda run: run.log(loss=1.0), lambda run: run.resume(),
+     lambda run: run.batch_end(epoch=0, batch=1)],
+)  # fmt: skip
+def test_a_closed_run_refuses_to_be_used(tmp_path, model, call):
+    """A cell run again after `close()` would otherwise train without a single save."""
+    run = holdfast.Run(tmp_path / "run", state={"model": model})
+    one_epoch(run)
+    run.close()
+    with pytest.raises(UsageError, match="closed"):
+        call(run)
+    assert run.progress.batches == 1
+
+
+def test_a_loop_whose_run_was_replaced_ends_with_an_error(tmp_path, model):
+    """Another run over the same folder in the same process takes the folder, and the older loop says so."""
+    first = holdfast.Run(tmp_path / "run", state={"model": model})
+    batches = iter(first.batches([torch.zeros(1, 2)] * 3))
+    next(batches)
+    with holdfast.Run(tmp_path / "run", state={"model": model}):
+        with pytest.raises(UsageError, match="taken its place"):
+            next(batches)
+
+
+def test_arguments_of_argparse_are_not_a_config(tmp_path, model):
+    """The error says how to make them one."""
+    with pytest.raises(UsageError, match=r"vars\(args\)"):
+        holdfast.Run(tmp_path / "run", state={"model": model}, config=argparse.Namespace(lr=0.1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_restart_without_a_checkpoint_says_that_it_starts_anew(tmp_path, model, capfd):
+    """Killed before its first save, a run begins again, and not in silence."""
+    run = holdfast.Run(tmp_path / "run", state={"model": model})
+    run.close()
+    holdfast.Run(tmp_path / "run", state={"model": model}).close()
+    assert "no checkpoint was committed by 1 earlier attempt" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("state", [{}, None, [1], {"model": 3}, {"best": 0.5}, {"rng": {}}, {"a/b": {}}, {3: {}}])
+def test_state_that_cannot_be_kept_is_refused(tmp_path, state):
+    """Empty, unnamed, immutable or reserved: before anything is made on disk."""
+    with pytest.raises(UsageError):
+        holdfast.Run(tmp_path / "run", state=state)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_in_the_state_is_pointed_to_values(tmp_path, model):
+    """It could not be given back in place."""
+    with pytest.raises(UsageError, match=r"run\.values\['best'\]"):
+        holdfast.Run(tmp_path / "run", state={"model": model, "best": 0.5})
+
+
+@pytest.mark.parametrize("total", [0, -1, 1.5, True, None])
+def test_a_loop_of_no_length_is_refused(tmp_path, model, total):
+    """`run.epochs(0)` is a mistake, not an empty training."""
+    with holdfast.Run(tmp_path / "run", state={"model": model}) as run:
+        with pytest.raises(UsageError):
+            run.epochs(total)
+        with pytest.raises(UsageError):
+            run.steps([1], total)
+        with pytest.raises(UsageError):
+            run.batches()
