@@ -283,6 +283,25 @@ def augmentation(script):
     return trained_on(script, DataLoader(Augmented(), BATCH, shuffle=True))
 
 
+class Noisy(Augmented):
+    """Random transforms with a generator of the dataset's own, which nobody but it draws from."""
+
+    def __init__(self) -> None:
+        self.noise = seeded()
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = points()[index]
+        return x + 0.1 * torch.randn(4, generator=self.noise), y
+
+
+@scenario()
+def augmentation_with_a_generator_of_its_own(script):
+    """Skipped batches are not loaded, so nothing draws for them again: the generator is set where it stood."""
+    dataset = Noisy()
+    trained_on(script, DataLoader(dataset, BATCH, shuffle=True))
+    return {"noise": dataset.noise}
+
+
 @scenario(ways=("ends",), says=("this loader has workers",))
 def augmentation_in_workers_saved_at_the_ends_of_epochs(script):
     """Exact where nothing of the workers' random numbers is left: between epochs, without a persistent pool."""

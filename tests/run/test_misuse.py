@@ -42,9 +42,8 @@ def test_a_loop_whose_run_was_replaced_ends_with_an_error(tmp_path, model):
     first = holdfast.Run(tmp_path / "run", state={"model": model})
     batches = iter(first.batches([torch.zeros(1, 2)] * 3))
     next(batches)
-    with holdfast.Run(tmp_path / "run", state={"model": model}):
-        with pytest.raises(UsageError, match="taken its place"):
-            next(batches)
+    with holdfast.Run(tmp_path / "run", state={"model": model}), pytest.raises(UsageError, match="taken its place"):
+        next(batches)
 
 
 def test_arguments_of_argparse_are_not_a_config(tmp_path, model):

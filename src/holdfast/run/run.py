@@ -127,8 +127,8 @@ class Run:
         elif attempts:
             voice.say(
                 "from_start",
-                f"{self.folder}: no checkpoint was committed by {len(attempts)} earlier attempt{'s' * (len(attempts) > 1)}; "
-                "starting from the beginning",
+                f"{self.folder}: no checkpoint was committed by {len(attempts)} earlier attempt"
+                f"{'s' * (len(attempts) > 1)}; starting from the beginning",
             )
         self._session = Session(
             items=items, saves=saves, recorder=Recorder(voice, replay), voice=voice,
