@@ -117,7 +117,7 @@ def kills_of(boundaries: list[Record], ways: tuple[str, ...]) -> list[Kill]:
     own = [number for number, epoch in enumerate(epochs, 1) if epoch == EPOCH]
     around = [own[0] - 2, own[0] - 1, own[-1] + 1]
     ends = [number for number, (kind, _, _) in enumerate(boundaries, 1) if kind == "tail"]
-    chosen = {"at": [*own, *around], "after": [own[len(own) // 2]], "asked": own, "raise": own, "ends": ends}
+    chosen = {"at": [*own, *around], "after": [own[1]], "asked": own, "raise": own, "ends": ends}
     return [
         ("at" if way == "ends" else way, number)
         for way in ways

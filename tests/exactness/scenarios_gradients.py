@@ -24,7 +24,7 @@ def sgd_momentum(script):
     plain(script, model, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True))
 
 
-@scenario()
+@scenario(slow=True)
 def adam(script):
     model = network()
     plain(script, model, torch.optim.Adam(model.parameters(), lr=0.01, amsgrad=True))
@@ -36,7 +36,7 @@ def adamw_fused(script):
     plain(script, model, torch.optim.AdamW(model.parameters(), lr=0.01, fused=True))
 
 
-@scenario()
+@scenario(slow=True)
 def adamw_foreach(script):
     model = network()
     plain(script, model, torch.optim.AdamW(model.parameters(), lr=0.01, foreach=True))
@@ -48,7 +48,7 @@ def batch_norm(script):
     plain(script, model, torch.optim.AdamW(model.parameters(), lr=0.01))
 
 
-@scenario()
+@scenario(slow=True)
 def lbfgs(script):
     """An optimizer that calls the model itself, several times a step, and keeps lists of tensors."""
     model, loader = network(), shuffled()
@@ -121,7 +121,7 @@ def zero_grad_at_the_start_keeping_tensors(script):
     zeroed(script, first=True, to_none=False)
 
 
-@scenario()
+@scenario(slow=True)
 def zero_grad_at_the_end_keeping_tensors(script):
     zeroed(script, first=False, to_none=False)
 
@@ -150,7 +150,7 @@ def adversarial(script: Script, every: int) -> None:
             run.log(critical=critical, generating=generating)
 
 
-@scenario()
+@scenario(slow=True)
 def gan_one_to_one(script):
     adversarial(script, every=1)
 

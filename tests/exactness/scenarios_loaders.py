@@ -39,7 +39,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(5)
 
 
-@scenario()
+@scenario(slow=True)
 def sequential(script):
     return trained_on(script, DataLoader(points(), batch_size=BATCH))
 
@@ -54,7 +54,7 @@ def shuffle_with_generator(script):
     return trained_on(script, shuffled(generator=seeded()))
 
 
-@scenario()
+@scenario(slow=True)
 def drop_last(script):
     return trained_on(script, shuffled(drop_last=True))
 
@@ -64,19 +64,19 @@ def replacement(script):
     return trained_on(script, DataLoader(points(), BATCH, sampler=RandomSampler(points(), replacement=True)))
 
 
-@scenario()
+@scenario(slow=True)
 def weighted(script):
     sampler = WeightedRandomSampler(torch.linspace(0.1, 1.0, POINTS), POINTS)
     return trained_on(script, DataLoader(points(), BATCH, sampler=sampler))
 
 
-@scenario()
+@scenario(slow=True)
 def batch_sampler(script):
     sampler = BatchSampler(RandomSampler(points(), generator=seeded()), BATCH, drop_last=False)
     return trained_on(script, DataLoader(points(), batch_sampler=sampler))
 
 
-@scenario()
+@scenario(slow=True)
 def list_of_samples(script):
     samples = [(x, y) for x, y in points()]
     return trained_on(script, DataLoader(samples, BATCH, shuffle=True))
@@ -89,7 +89,7 @@ def list_of_batches(script):
     return trained_on(script, batches)
 
 
-@scenario()
+@scenario(slow=True)
 def split_and_collated(script):
     """The script's own way to put samples together, which draws."""
 
@@ -168,7 +168,7 @@ class Positional(Eager):
         self.begin = state["yielded"]
 
 
-@scenario()
+@scenario(slow=True)
 def eager_sampler(script):
     return trained_on(script, DataLoader(points(), BATCH, sampler=Eager()))
 
@@ -334,7 +334,7 @@ def iterable(script):
     return trained_on(script, DataLoader(Stream(), BATCH))
 
 
-@scenario()
+@scenario(slow=True)
 def random_iterable(script):
     return trained_on(script, DataLoader(RandomStream(), BATCH))
 
@@ -356,7 +356,7 @@ def drawing_generator(script):
     return trained_on(script, Batches())
 
 
-@scenario()
+@scenario(slow=True)
 def cycle_over_a_loader(script):
     """An endless iterator, made once and asked for some batches in each epoch."""
     model, loader = network(), shuffled()
@@ -473,7 +473,7 @@ def loader_with_its_own_state(script):
     return trained_on(script, StatefulLoader())
 
 
-@scenario()
+@scenario(slow=True)
 def loader_that_counts_its_passes(script):
     loader = CountingLoader()
     trained_on(script, loader)
@@ -487,7 +487,7 @@ def loader_that_begins_the_next_pass_by_itself(script):
     return {"passes": loader.passes}
 
 
-@scenario()
+@scenario(slow=True)
 def two_loops_over_a_loader_that_counts(script):
     model, loader = network(), CountingLoader()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -510,7 +510,7 @@ def made_anew(script: Script, seed_of: Any) -> None:
             run.log(loss=learn(model, optimizer, x, y), seen=x.sum())
 
 
-@scenario()
+@scenario(slow=True)
 def new_loader_seeded_by_epoch(script):
     made_anew(script, lambda epoch: epoch)
 

@@ -27,7 +27,7 @@ def validate(model: torch.nn.Module, batches: Any) -> float:
     return float(sum(loss_of(model(x), y) for x, y in batches))
 
 
-@scenario()
+@scenario(slow=True)
 def validation_unwrapped(script):
     (model, optimizer), loader, validation = made(), shuffled(), held_out()
     run = script.run({"model": model, "optimizer": optimizer})
@@ -37,7 +37,7 @@ def validation_unwrapped(script):
         run.log(validation=validate(model, validation))
 
 
-@scenario()
+@scenario(slow=True)
 def validation_marked(script):
     (model, optimizer), loader, validation = made(), shuffled(), held_out()
     run = script.run({"model": model, "optimizer": optimizer})
@@ -142,7 +142,7 @@ def in_step(script: Any, one: Any, other: Any) -> None:
             run.log(loss=learn(model, optimizer, x[: len(u)] + 0.1 * u[: len(x)], y[: len(u)]))
 
 
-@scenario()
+@scenario(slow=True)
 def two_loaders_in_step(script):
     in_step(script, shuffled(drop_last=True), shuffled(generator=torch.Generator().manual_seed(9), drop_last=True))
 
@@ -171,7 +171,7 @@ def left_by_break_with_enumerate(script):
         run.log(after=evaluate(model))
 
 
-@scenario()
+@scenario(slow=True)
 def left_by_break_with_progress(script):
     (model, optimizer), loader = made(), shuffled()
     run = script.run({"model": model, "optimizer": optimizer})
@@ -199,7 +199,7 @@ def steps(script):
         run.log(loss=learn(model, optimizer, x, y))
 
 
-@scenario()
+@scenario(slow=True)
 def steps_with_evaluation(script):
     (model, optimizer), loader = made(), shuffled(generator=torch.Generator().manual_seed(4))
     run = script.run({"model": model, "optimizer": optimizer})
@@ -268,7 +268,7 @@ def by_hand_with_accumulation(script):
     run.close()
 
 
-@scenario()
+@scenario(slow=True)
 def endless_steps_counted_by_hand(script):
     """Batches from a plain cycle outside of holdfast's sight, counted and skipped by the script."""
     model, optimizer = made()

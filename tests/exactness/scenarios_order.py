@@ -26,7 +26,7 @@ def seeding_each_epoch(script):
             run.log(loss=learn(model, optimizer, x, y))
 
 
-@scenario()
+@scenario(slow=True)
 def seeding_once_before_everything(script):
     """The most common script of all: seeded at its top, in every attempt again."""
     torch.manual_seed(0)
@@ -37,7 +37,7 @@ def seeding_once_before_everything(script):
             run.log(loss=learn(model, optimizer, x, y))
 
 
-@scenario()
+@scenario(slow=True)
 def seeding_between_run_and_epochs(script):
     (model, optimizer), loader = made(), shuffled()
     run = script.run({"model": model, "optimizer": optimizer})
@@ -60,7 +60,7 @@ def permutation_before_the_inner_loop(script):
             run.log(loss=learn(model, optimizer, x, y))
 
 
-@scenario()
+@scenario(slow=True)
 def permutation_of_a_subset(script):
     """The same with a DataLoader over the chosen points, which shuffles them once more."""
     model, optimizer = made()
@@ -105,7 +105,7 @@ def draws_before_the_loop_that_are_kept_in_values(script):
             run.log(loss=learn(model, optimizer, x + torch.tensor(run.values["shift"]), y))
 
 
-@scenario()
+@scenario(slow=True)
 def augmentation_in_the_loop(script):
     (model, optimizer), loader = made(), shuffled()
     run = script.run({"model": model, "optimizer": optimizer})

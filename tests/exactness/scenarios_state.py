@@ -36,7 +36,7 @@ def scheduler_per_epoch(script):
         run.log(tail=epoch, lr=scheduler.get_last_lr()[0])
 
 
-@scenario()
+@scenario(slow=True)
 def scheduler_on_a_plateau(script):
     model, loader = network(), shuffled()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -102,7 +102,7 @@ def nested(script):
             run.log(first=losses[0], second=losses[1], running=counters["running"][0])
 
 
-@scenario()
+@scenario(slow=True)
 def private_generator(script):
     """Noise from a generator that the script holds and puts into its state."""
     model, loader, noise = network(), shuffled(), torch.Generator().manual_seed(11)
@@ -146,7 +146,7 @@ def early_stopping(script):
             break
 
 
-@scenario()
+@scenario(slow=True)
 def frozen_layer_with_tied_weights(script):
     body = nn.Linear(4, 4)
     model = nn.Sequential(body, nn.Tanh(), nn.Dropout(0.2), body, nn.Linear(4, 1))
