@@ -48,9 +48,12 @@ def batch_norm(script):
     plain(script, model, torch.optim.AdamW(model.parameters(), lr=0.01))
 
 
-@scenario(slow=True)
+@scenario(slow=True, waits=True)
 def lbfgs(script):
-    """An optimizer that calls the model itself, several times a step, and keeps lists of tensors."""
+    """An optimizer that calls the model itself, several times a step, and keeps lists of tensors.
+
+    Its closure drops the gradients inside of the step, so what stands at a boundary may be pending, and saves wait.
+    """
     model, loader = network(), shuffled()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3, history_size=3)
     run = script.run({"model": model, "optimizer": optimizer})
