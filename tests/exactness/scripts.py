@@ -10,7 +10,7 @@ from typing import Any
 from tests.exactness.attempts import Attempt
 from tests.exactness.twin import Plain
 
-MODULES = ("gradients", "loaders", "loops", "order", "state")
+MODULES = ("gradients", "iterables", "loaders", "loops", "order", "state")
 
 
 class Script:
