@@ -1,5 +1,6 @@
-"""A run folder made once by a real run, and a look at a folder that would show any change in it."""
+"""A run folder made once by a real run, a look at a folder that would show any change in it, faults for writers."""
 
+import json
 import shutil
 
 import pytest
@@ -42,3 +43,16 @@ def _picture(folder):
         content = path.read_bytes() if path.is_file() else None
         found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, status.st_ctime_ns, content)
     return found
+
+
+@pytest.fixture
+def writer_fault(tmp_path, monkeypatch):
+    """Puts a fault in the way of the writers of this process."""
+    from tests.harness.injection import syscalls
+    from tests.harness.trainers import INJECTION
+
+    def put(**fault):
+        monkeypatch.setenv("PYTHONPATH", str(INJECTION))
+        monkeypatch.setenv(syscalls.VARIABLE, json.dumps([{"token": str(tmp_path / "token"), **fault}]))
+
+    return put

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import resource
@@ -33,9 +32,8 @@ from holdfast import (
     latest,
 )
 from tests.harness.history import History, assert_nothing_lost
-from tests.harness.injection import syscalls
 from tests.harness.small import Small, small, train, untouched
-from tests.harness.trainers import INJECTION, await_condition
+from tests.harness.trainers import await_condition
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +53,6 @@ def folder(tmp_path: Path) -> Path:
 def copy(trained: Path, folder: Path) -> Path:
     """A copy of the finished run, to be damaged."""
     return shutil.copytree(trained, folder)
-
-
-@pytest.fixture
-def writer_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Puts a fault in the way of the writers of this process."""
-
-    def put(**fault: Any) -> None:
-        monkeypatch.setenv("PYTHONPATH", str(INJECTION))
-        monkeypatch.setenv(syscalls.VARIABLE, json.dumps([{"token": str(tmp_path / "token"), **fault}]))
-
-    return put
 
 
 def interrupted(folder: Path, at: int, **options: Any) -> Small:

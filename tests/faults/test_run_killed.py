@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -15,9 +14,8 @@ import torch
 from holdfast import Every, HoldfastWarning, Run, SaveError
 from holdfast.engine.writer_handle import RESTARTS
 from tests.harness.history import History, assert_nothing_lost
-from tests.harness.injection import syscalls
 from tests.harness.small import small, untouched
-from tests.harness.trainers import INJECTION, Trainer, await_condition, start
+from tests.harness.trainers import Trainer, await_condition, start
 
 SCENES = "tests.harness.small"
 
@@ -130,17 +128,6 @@ def test_a_writer_killed_before_the_first_batch_was_over(folder: Path) -> None:
     run.close()
     assert_nothing_lost(History(folder), 3)
     assert len(History(folder).events("saved")) == 2
-
-
-@pytest.fixture
-def writer_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Puts a fault in the way of the writers of this process."""
-
-    def put(**fault: Any) -> None:
-        monkeypatch.setenv("PYTHONPATH", str(INJECTION))
-        monkeypatch.setenv(syscalls.VARIABLE, json.dumps([{"token": str(tmp_path / "token"), **fault}]))
-
-    return put
 
 
 @pytest.mark.parametrize("function", ["write", "fsync", "rename", "unlink"])

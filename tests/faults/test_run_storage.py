@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -17,9 +16,8 @@ import torch
 from holdfast import Every, HoldfastWarning, Run, SaveError, StorageError
 from holdfast.testing.faults import failing_call
 from tests.harness.history import History, assert_nothing_lost
-from tests.harness.injection import syscalls
 from tests.harness.small import Small, small, train, untouched
-from tests.harness.trainers import INJECTION, start
+from tests.harness.trainers import start
 
 WIDTH = 4096
 """Of a model whose checkpoints take about 200 kB."""
@@ -28,17 +26,6 @@ WIDTH = 4096
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
-
-
-@pytest.fixture
-def writer_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts a fault in the way of the writers of this process."""
-
-    def put(**fault: Any) -> None:
-        monkeypatch.setenv("PYTHONPATH", str(INJECTION))
-        monkeypatch.setenv(syscalls.VARIABLE, json.dumps([{"token": str(tmp_path / "token"), **fault}]))
-
-    return put
 
 
 def steps(history: History) -> list[int]:

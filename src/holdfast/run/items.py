@@ -13,12 +13,7 @@ from holdfast.errors import MisfitError, UsageError
 from holdfast.state.adapt import adapt
 from holdfast.state.container import ContainerItem
 from holdfast.state.item import Captured, Item, Restore
-from holdfast.state.loading import INTERNAL as INTERNAL
-from holdfast.state.loading import draft as draft
-from holdfast.state.loading import fit
-from holdfast.state.loading import load as load
-from holdfast.state.loading import read_value as read_value
-from holdfast.state.loading import value_draft as value_draft
+from holdfast.state.loading import INTERNAL, fit
 from holdfast.state.stateful import Frozen, StatefulItem
 from holdfast.state.torch.module import ModuleItem
 from holdfast.state.torch.optimizer import OptimizerItem

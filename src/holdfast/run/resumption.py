@@ -10,11 +10,12 @@ from holdfast.engine.catalog import Entry
 from holdfast.engine.read import bytes_to_read
 from holdfast.errors import DataOrderError
 from holdfast.format.values import decode
-from holdfast.run.items import Items, load, read_value
+from holdfast.run.items import Items
 from holdfast.run.position import Mode, Position, Stored
 from holdfast.run.selection import Progressing
 from holdfast.run.voice import Voice
 from holdfast.state.item import Restore
+from holdfast.state.loading import load, read_value
 from holdfast.state.torch import rng
 from holdfast.state.torch.gradients import Gradients
 from holdfast.storage.base import Storage

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.checkpointer import Checkpointer, ItemDraft
-from holdfast.engine.lineage import ON_ERROR as ON_ERROR
+from holdfast.engine.lineage import ON_ERROR
 from holdfast.engine.messages import Committed, Failed
 from holdfast.errors import HoldfastError, SaveError
 from holdfast.format.manifest import Manifest, Parent

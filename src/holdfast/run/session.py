@@ -10,18 +10,20 @@ from typing import Any, NoReturn
 import msgspec
 
 from holdfast.engine.checkpointer import ItemDraft
+from holdfast.engine.lineage import ON_ERROR
 from holdfast.errors import ExactnessWarning, HoldfastWarning, UsageError
 from holdfast.run.boundary import Boundary, Observer
-from holdfast.run.items import Items, draft, value_draft
+from holdfast.run.items import Items
 from holdfast.run.loops import stored_for
 from holdfast.run.position import Mode, Position, Stored
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
-from holdfast.run.saves import ON_ERROR, Saves
+from holdfast.run.saves import Saves
 from holdfast.run.selection import Progressing
 from holdfast.run.signals import StopSignals, stop_exception
 from holdfast.run.voice import Voice
 from holdfast.state.item import Captured
+from holdfast.state.loading import draft, value_draft
 from holdfast.state.stateful import copied
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState, Ticker
