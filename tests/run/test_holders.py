@@ -30,5 +30,5 @@ def test_a_break_is_noticed_without_the_garbage_collector(tmp_path: Path, attemp
             for (inputs,) in run.batches(job.loader):
                 job.step(inputs)
                 break
-            assert run._session._left is not None
+            assert run._session.snapshots._left is not None
             break

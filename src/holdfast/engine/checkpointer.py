@@ -51,11 +51,13 @@ class Checkpointer:
         if self._arena is None or self._arena.size < size:
             self._renew_arena(size)
 
-    def save(self, name: str, manifest: Manifest, items: Mapping[str, ItemDraft], delete: tuple[str, ...]) -> None:
-        """Copies ``items`` and hands them over as ``name``. On return the snapshot survives this process.
+    def hold(
+        self, name: str, manifest: Manifest, items: Mapping[str, ItemDraft], delete: tuple[str, ...] = ()
+    ) -> Persist:
+        """Copies ``items`` into the arena, to become ``name`` if `commit` is called before anything else is held.
 
         Must not be called while `busy`. Raises `MemoryLimitError` if there is no room for the snapshot, or what a
-        source raises; then nothing was handed over.
+        source raises.
         """
         assert not self.busy, "one snapshot at a time: the arena still holds the last one"
         plan = self._planned(items)
@@ -65,7 +67,11 @@ class Checkpointer:
         arena = self._arena_for(plan.size + len(request))
         _copy(plan, items, arena.view)
         arena.view[plan.size : plan.size + len(request)] = request
-        self.writer.persist(Persist(name, manifest.ordinal, plan.size, len(request)))
+        return Persist(name, manifest.ordinal, plan.size, len(request))
+
+    def commit(self, held: Persist) -> None:
+        """Hands over what is held. On return it survives this process. Raises `SaveError` if there is no writer."""
+        self.writer.persist(held)
 
     def poll(self) -> Committed | Failed | None:
         """The outcome of the last save, once, when it is there."""

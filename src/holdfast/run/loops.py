@@ -50,10 +50,18 @@ def epochs(session: Session, total: int) -> Generator[int, None, None]:
     session.begin("epochs")
     if session.position.epoch >= total:
         session.already_finished(total)
-    while session.position.epoch < total:
-        session.start_epoch()
-        yield session.position.epoch
-        session.end_epoch(final=session.position.epoch + 1 >= total)
+    try:
+        while session.position.epoch < total:
+            session.start_epoch()
+            session.in_epoch = True
+            yield session.position.epoch
+            session.in_epoch = False
+            session.end_epoch(final=session.position.epoch + 1 >= total)
+    except GeneratorExit:
+        session.leave_loops()
+        raise
+    finally:
+        session.in_epoch = False
     session.finish()
 
 
@@ -65,7 +73,7 @@ def steps(session: Session, loader: Iterable[Any], total: int, options: Options)
         session.already_finished(total)
     while session.progress.batches < total:
         before = session.progress.batches
-        yield from _pass(session, (loader,), options, last=total)
+        yield from _outermost(session, _pass(session, (loader,), options, last=total))
         if session.progress.batches == before and not session.progress.batch:
             raise UsageError("run.steps(loader, n): the loader has no batches, so no step can be made.")
         if session.progress.batches < total:
@@ -86,20 +94,28 @@ def _train(session: Session, loaders: tuple[Iterable[Any], ...], options: Option
         return
     check_holders(sys._getframe(), BATCHES, session.voice)
     session.begin("epochs")
-    yield from _pass(session, loaders, options)
+    batches = _pass(session, loaders, options)
+    yield from batches if session.in_epoch else _outermost(session, batches)
+
+
+def _outermost(session: Session, batches: Iterator[Any]) -> Generator[Any, None, None]:
+    """A loop that stands in no other: whoever leaves it has left the training."""
+    try:
+        yield from batches
+    except GeneratorExit:
+        session.leave_loops()
+        raise
 
 
 def _pass(
     session: Session, loaders: tuple[Iterable[Any], ...], options: Options, last: int | None = None
 ) -> Generator[Any, None, None]:
     """One pass: brings the loaders into position, hands out batches, and passes a boundary after each."""
-    number = session.start_loop()
+    number = session.loop.start_loop()
     where = f"run.batches, loop {number} of epoch {session.position.epoch}"
     cursors = [make_cursor(loader, where) for loader in loaders]
     if session.loop_is_over(number):
-        session.memory.carry(number, cursors)
-        session.memory.note(number, cursors)
-        session.pass_over(number)
+        session.pass_over(number, cursors)
         return
     _open(session, number, cursors, options)
     yield from _hand_out(session, cursors, options, last)
@@ -108,17 +124,17 @@ def _pass(
 def _open(session: Session, number: int, cursors: list[Cursor], options: Options) -> None:
     stored = session.stored_cursors(number, len(cursors))
     if stored is None:
-        session.memory.carry(number, cursors)
+        session.loop.memory.carry(number, cursors)
     _warn(session, number, cursors)
-    session.note_iteration(rng.capture())
+    session.loop.note_iteration(rng.capture())
     for cursor, one in itertools.zip_longest(cursors, stored or ()):
         cursor.open(one, exact=options.exact, tick=session.ticker(cursor.where))
-    session.enter_loop(number, cursors, stored is not None)
+    session.enter_loop(number, cursors, resumed=stored is not None)
 
 
 def _warn(session: Session, number: int, cursors: list[Cursor]) -> None:
     """Says, once each, what about the loaders cannot be brought back."""
-    memory, voice = session.memory, session.voice
+    memory, voice = session.loop.memory, session.voice
     if memory.lives_on(number, cursors):
         voice.warn("lives_on", _LIVES_ON, ExactnessWarning, once="lives_on")
     if memory.left_early(cursors):
@@ -149,10 +165,10 @@ def _hand_out(
             session.in_body = False
             session.complete_batch(samples, tokens)
             ahead = _consider(session, cursors, length)
-        session.end_loop(exhausted)
+        session.loop.end_loop(exhausted)
     except GeneratorExit:
-        session.leave_body()
-        session.end_loop(False)
+        session.leave_batch()
+        session.loop.end_loop(False)
         raise
     finally:
         session.in_body = False
@@ -167,13 +183,13 @@ def _consider(session: Session, cursors: list[Cursor], length: int | None) -> li
     so a save that is due there is taken at the epoch's end instead.
     """
     if length is not None:
-        session.save_if_due(last=session.position.batch >= length and session.mode == "epochs")
+        session.snapshots.save_if_due(last=session.position.batch >= length and session.loop.mode == "epochs")
         return []
     if not session.saves.due:
-        session.save_if_due(last=False)
+        session.snapshots.save_if_due(last=False)
         return []
     batch = _fetch(cursors)
-    session.save_if_due(last=batch is None)
+    session.snapshots.save_if_due(last=batch is None)
     return [batch]
 
 

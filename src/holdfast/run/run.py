@@ -227,10 +227,7 @@ class Run:
 
     def save(self) -> None:
         """Asks for a checkpoint at the next safe boundary; outside of a loop, returns when the snapshot is complete."""
-        if self._live.in_loop:
-            self._session.saves.request("asked for")
-        else:
-            self._session.save_outside("asked for")
+        self._live.save()
 
     def wait(self) -> None:
         """Returns when the last snapshot is durable. Raises `SaveError` if that failed."""

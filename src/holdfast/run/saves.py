@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.checkpointer import Checkpointer, ItemDraft
 from holdfast.engine.lineage import ON_ERROR
-from holdfast.engine.messages import Committed, Failed
+from holdfast.engine.messages import Committed, Failed, Persist
 from holdfast.errors import HoldfastError, SaveError
 from holdfast.format.manifest import Manifest, Parent
 from holdfast.format.names import CheckpointName
@@ -23,6 +23,16 @@ from holdfast.run.voice import Voice
 from holdfast.types import Json, Progress
 
 _LONG_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a checkpoint will hold."""
+
+    items: Mapping[str, ItemDraft]
+    progress: Progress
+    metrics: Mapping[str, float]
+    rates: dict[str, list[float]]
 
 
 @dataclass(slots=True)
@@ -80,31 +90,46 @@ class Saves:
             self._delayed = True
             self.voice.note("delayed", f"a save is due ({', '.join(self.due)}) but waits: {why}", step=step)
 
-    def save(
-        self,
-        items: Mapping[str, ItemDraft],
-        progress: Progress,
-        metrics: Mapping[str, float],
-        rates: dict[str, list[float]],
-    ) -> bool:
-        """Takes the snapshot. False, with a warning, if it could not be taken: training goes on."""
+    def save(self, content: Content) -> bool:
+        """Saves ``content`` for what is due. False, with a warning, if it could not be: training goes on."""
         reason, self.due, self._delayed = tuple(self.due), [], False
-        self._ordinal += 1
-        name = str(CheckpointName(progress.step, self.attempt, self._ordinal))
+        try:
+            held = self.hold(content, reason)
+        except HoldfastError as error:
+            ordinal = self._ordinal + 1
+            self._hear(Failed(ordinal=ordinal, name=self._name(content, ordinal), message=str(error)))
+            return False
+        return self.commit(held, reason)
+
+    def hold(self, content: Content, reason: tuple[str, ...]) -> Persist:
+        """Takes the snapshot alone, for a `commit` before the next one.
+
+        Raises `MemoryLimitError` if there is no room, or what an item raises.
+        """
+        ordinal = self._ordinal + 1
+        name = self._name(content, ordinal)
         manifest = Manifest(
-            run=self.run, attempt=self.attempt, ordinal=self._ordinal, try_id=os.urandom(6).hex(),
-            parent=self.ledger.newest, created=datetime.now(UTC).isoformat(), reason=reason, progress=progress,
-            metrics=_tagged(metrics), config=self.config, learning_rates=rates, items={}, parts=(),
+            run=self.run, attempt=self.attempt, ordinal=ordinal, try_id=os.urandom(6).hex(),
+            parent=self.ledger.newest, created=datetime.now(UTC).isoformat(), reason=reason, progress=content.progress,
+            metrics=_tagged(content.metrics), config=self.config, learning_rates=content.rates, items={}, parts=(),
             environment=describe_environment(),
         )  # fmt: skip
+        return self.checkpointer.hold(name, manifest, content.items, self._to_delete(name, manifest))
+
+    def commit(self, held: Persist, reason: tuple[str, ...]) -> bool:
+        """Hands a snapshot to the writer. False, with a warning, if there is none."""
+        self._ordinal = held.ordinal
         try:
-            self.checkpointer.save(name, manifest, items, self._to_delete(name, manifest))
+            self.checkpointer.commit(held)
         except HoldfastError as error:
-            self._hear(Failed(ordinal=self._ordinal, name=name, message=str(error)))
+            self._hear(Failed(ordinal=held.ordinal, name=held.name, message=str(error)))
             return False
-        self.ledger.name, self.ledger.failure = name, None
-        self.voice.note("snapshot", f"{name} ({', '.join(reason)})", name=name, step=progress.step)
+        self.ledger.name, self.ledger.failure = held.name, None
+        self.voice.note("snapshot", f"{held.name} ({', '.join(reason)})", name=held.name, step=_step(held.name))
         return True
+
+    def _name(self, content: Content, ordinal: int) -> str:
+        return str(CheckpointName(content.progress.step, self.attempt, ordinal))
 
     def poll(self) -> None:
         """Hears the outcome of the save under way, if it has come."""

@@ -26,12 +26,14 @@ class StopSignals:
         self._pid = os.getpid()
         self.received: int | None = None
         self.insisted = False
+        self.at_once = False
+        """Whether no boundary will come, so that a signal ends the process where it is, by an exception."""
 
     def install(self) -> bool:
         """False where this is not the main thread, which alone may install handlers."""
         if threading.current_thread() is not threading.main_thread():
             return False
-        self.received, self.insisted = None, False
+        self.received, self.insisted, self.at_once = None, False, False
         for name in _STOPPING:
             number = getattr(signal, name)
             if number not in self._previous:
@@ -50,6 +52,9 @@ class StopSignals:
             self.insisted = True
             self._pass_on(number, frame)
             return
+        if self.at_once:
+            self.at_once = False
+            raise stop_exception(number)
         self.received = number
         # Not print: the signal may have interrupted one, and its buffer refuses to be entered twice.
         text = f"holdfast: {signal.Signals(number).name}: saving at the next boundary; again to stop now\n"

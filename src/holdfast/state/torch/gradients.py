@@ -34,9 +34,13 @@ class _Habit:
 
     def close_interval(self) -> bool:
         """At a boundary: whether it stepped. Gradients are then left over if the loop drops them before adding more."""
+        self.left_over = self.left_over_now()
         stepped, self.stepped = self.stepped, False
-        self.left_over = stepped and self.seen > 1 and self.replaces and self._as_left()
         return stepped
+
+    def left_over_now(self) -> bool:
+        """Whether the gradients of this moment are those of a step since the last boundary, which nobody will read."""
+        return self.stepped and self.seen > 1 and self.replaces and self._as_left()
 
     def _as_left(self) -> bool:
         """Whether the gradients that there are are those of the step, and not made since."""
@@ -131,9 +135,10 @@ class Gradients:
         owned = (one for habit in self._habits.values() if not habit.left_over for one in habit.parameters)
         return all(one.grad is None for one in owned) and all(one.grad is None for one in self._loose)
 
-    def pending(self) -> dict[str, torch.Tensor]:
-        """Every pending gradient of the last boundary by its parameter's path, zero ones included."""
-        left = {id(one) for habit in self._habits.values() if habit.left_over for one in habit.parameters}
+    def pending(self, *, now: bool = False) -> dict[str, torch.Tensor]:
+        """Every pending gradient of the last boundary, or of ``now``, by its parameter's path, zero ones included."""
+        habits = [one for one in self._habits.values() if (one.left_over_now() if now else one.left_over)]
+        left = {id(one) for habit in habits for one in habit.parameters}
         return {path: one.grad for path, one in self._named() if one.grad is not None and id(one) not in left}
 
     def capture(self, pending: Mapping[str, torch.Tensor]) -> Captured:

@@ -1,0 +1,100 @@
+"""Which loop, which batch, and what a resume in the midst of it needs."""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast.run.boundary import Boundary
+from holdfast.run.position import Mode, Position, Stored
+from holdfast.state.torch import rng
+from holdfast.state.torch.cursor import Cursor, CursorState
+from holdfast.state.torch.loader_memory import LoaderMemory
+
+
+class LoopState:
+    """Follows the loops: their numbers, their loaders, and the random states at their ends and beginnings.
+
+    ``rates`` are the learning rates that the script gave its optimizers.
+    """
+
+    def __init__(self, rates: dict[str, list[float]]) -> None:
+        self.mode: Mode = "epochs"
+        self.position = Position()
+        self.memory = LoaderMemory()
+        self.cursors: list[Cursor] = []
+        self.ends: list[rng.RngState] = []
+        self.epoch_random: rng.RngState | None = None
+        self._rates = rates
+        self._loops = 0
+        self._loop_random: rng.RngState | None = None
+        self._iteration: str | None = None
+
+    def load(self, stored: Stored) -> None:
+        """What a checkpoint keeps, but for the position: that is reached in stages."""
+        self.memory.load(stored.memory)
+        self.epoch_random, self.ends = stored.epoch, list(stored.ends)
+
+    def start_epoch(self, *, anew: bool) -> None:
+        """Right before the body of an epoch; not ``anew`` if a resume is about to run it for the second time."""
+        self._loops = 0
+        if anew:
+            self.epoch_random, self.ends = rng.capture(), []
+
+    def start_loop(self) -> int:
+        """Numbers the train loops of an epoch by call order."""
+        self._loops += 1
+        return self._loops - 1
+
+    def note_iteration(self, random: rng.RngState) -> None:
+        """Right before the loaders' ``iter()``."""
+        self._loop_random, self._iteration = random, rng.digest(random)
+
+    def take_iteration(self) -> str | None:
+        """The digest of the random state before ``iter()``, once for each loop."""
+        digest, self._iteration = self._iteration, None
+        return digest
+
+    def enter_loop(self, number: int, cursors: list[Cursor], *, resumed: bool) -> None:
+        """Right before a loop's first batch; one that is ``resumed`` has its position already."""
+        self.cursors = cursors
+        if resumed:
+            self.memory.settle(number)
+            self._iteration = None
+        else:
+            self.position = Position(epoch=self.position.epoch, loop=number)
+
+    def next_batch(self) -> Position:
+        """Where the loop is when the batch that it has handed out is done."""
+        return msgspec.structs.replace(self.position, batch=self.position.batch + 1)
+
+    def end_loop(self, exhausted: bool) -> None:
+        """Behind a loop's last batch, or where it was left: ``exhausted`` if a loader had no more."""
+        self.ends.append(rng.capture())
+        alone = exhausted and len(self.cursors) == 1
+        for cursor in self.cursors:
+            self.memory.end(cursor, alone or (cursor.length is not None and self.position.batch >= cursor.length))
+
+    def end_epoch(self) -> None:
+        """Behind the last statement of an epoch's body."""
+        self.position = Position(epoch=self.position.epoch + 1)
+        self._loops, self.cursors, self.ends = 0, [], []
+
+    def mark(self) -> None:
+        """Remembers this boundary."""
+        for cursor in self.cursors:
+            cursor.mark()
+        self.memory.mark()
+
+    def stored(self, boundary: Boundary) -> Stored | None:
+        """What a checkpoint of ``boundary`` keeps of the loops; None if a loader's position is lost."""
+        cursors: list[CursorState] = []
+        for cursor in self.cursors if boundary.position.loop is not None else ():
+            state = cursor.state()
+            if state is None:
+                return None
+            cursors.append(state)
+        return Stored(
+            position=boundary.position, mode=self.mode, boundary=boundary.random, epoch=self.epoch_random,
+            loop=self._loop_random, ends=self.ends[: boundary.position.loop], cursors=cursors,
+            memory=self.memory.to_tree(), constructed_rates=self._rates,
+        )  # fmt: skip

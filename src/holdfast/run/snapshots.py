@@ -1,0 +1,277 @@
+"""The last boundary, and the checkpoints that are taken of it: in the loop, on request, and at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.engine.checkpointer import ItemDraft
+from holdfast.engine.lineage import ON_ERROR
+from holdfast.engine.messages import Persist
+from holdfast.run.boundary import Boundary, Observer
+from holdfast.run.items import Items
+from holdfast.run.loop_state import LoopState
+from holdfast.run.position import Position, Stored
+from holdfast.run.recorder import Recorder
+from holdfast.run.saves import Content, Saves
+from holdfast.run.voice import Voice
+from holdfast.state.item import Captured
+from holdfast.state.loading import draft, value_draft
+from holdfast.state.stateful import copied
+from holdfast.state.torch import rng
+from holdfast.types import Progress
+
+PATIENCE = 64
+"""Boundaries that a due save waits for one without pending gradients; then they become part of it."""
+AT_END = "at end"
+ASKED = "asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A loop was left in its body: what its last boundary stored, and the boundary that leaving it makes.
+
+    ``begun`` says whether it was left in the midst of a batch.
+    """
+
+    last: Stored | None
+    after: Boundary
+    stored: Stored | None
+    versions: list[int]
+    begun: bool
+
+
+class Snapshots:
+    """Marks boundaries, and saves the last one, or, where a loop was left, the state as it was left."""
+
+    def __init__(
+        self, items: Items, values: dict[str, Any], loop: LoopState, saves: Saves, recorder: Recorder, voice: Voice
+    ) -> None:
+        self.observer = Observer(items, values)
+        self.boundary: Boundary | None = None
+        self._items, self._values, self._loop = items, values, loop
+        self._saves, self._recorder, self._voice = saves, recorder, voice
+        self._saved: tuple[Position, int, int] | None = None
+        self._waited = 0
+        self._reserved = False
+        self._left: _Left | None = None
+        self._held: Persist | None = None
+
+    # Boundaries.
+
+    def mark(self, progress: Progress, random: rng.RngState) -> None:
+        """A boundary: remembers what a save of it needs."""
+        self._loop.mark()
+        self.boundary = self.observer.boundary(progress, self._loop.position, random)
+        self._left = self._held = None
+
+    def mark_saved(self) -> None:
+        """The boundary is where the run was resumed, so it needs no save."""
+        self._saved = self._here()
+
+    def reserve(self) -> None:
+        """Sets the arena aside once the optimizer has its state: a lack of memory shows now, not at the first save."""
+        if self._reserved or self.boundary is None or not self.boundary.progress.step:
+            return
+        if not self._saves.checkpointer.busy:
+            self._reserved = True
+            self._saves.checkpointer.reserve({name: draft(one) for name, one in self._items.capture().items()})
+
+    def _here(self) -> tuple[Position, int, int] | None:
+        last = self.boundary
+        return None if last is None else (last.position, last.progress.batches, last.progress.step)
+
+    def _is_saved(self) -> bool:
+        """Whether the last boundary needs no save any more. One whose save failed does."""
+        return self._saved == self._here() and self._saves.ledger.failure is None
+
+    # Saves in the loop and on request.
+
+    def save_if_due(self, *, last: bool = False, patient: bool = True) -> None:
+        """Takes a save that is due, if this boundary is a good one for it."""
+        boundary, saves = self.boundary, self._saves
+        if not saves.due or last or boundary is None:
+            return
+        if self._is_saved():
+            saves.due.clear()
+        elif not boundary.clean and patient and self._waited < PATIENCE and not self._only_zero():
+            self._waited += 1
+            saves.delayed("gradients are pending", boundary.progress.step)
+        elif saves.checkpointer.busy:
+            saves.delayed("the save before is still being written", boundary.progress.step)
+        else:
+            self._save(boundary)
+
+    def _only_zero(self) -> bool:
+        return not any(one.count_nonzero() for one in self.observer.gradients.pending().values())
+
+    def save_now(self, reason: str) -> bool:
+        """Saves the boundary that has just been passed, whatever is pending, once the arena is free."""
+        self._saves.request(reason)
+        self._saves.wait()
+        if self.boundary is None or self._is_saved():
+            self._saves.due.clear()
+            return True
+        return self._save(self.boundary)
+
+    def save_outside(self, progress: Progress) -> None:
+        """A save outside of any loop, of this moment. Raises `SaveError` if it cannot be taken."""
+        self._saves.request(ASKED)
+        self._saves.wait()
+        if not self._save_as_it_is(progress):
+            self._saves.raise_failure()
+
+    def _save_as_it_is(self, progress: Progress) -> bool:
+        """Saves now, as the boundary that leaving the loop has made, or else as the last one."""
+        left, self._left, self._held = self._left, None, None
+        progress = progress if left is None else left.after.progress
+        position = self._loop.position if left is None else left.after.position
+        self.boundary = self.observer.boundary(progress, position, rng.capture())
+        return self._save(self.boundary)
+
+    def _save(self, boundary: Boundary) -> bool:
+        return self._commit(boundary, self._items.capture(), self._loop.stored(boundary))
+
+    def _commit(self, boundary: Boundary, captured: dict[str, Captured], stored: Stored | None) -> bool:
+        if stored is None:
+            self._saves.due.clear()
+            self._voice.warn("position_lost", _POSITION_LOST)
+            return False
+        taken = self._saves.save(self._content(boundary, captured, stored))
+        if taken:
+            self._saved, self._waited = self._here(), 0
+        return taken
+
+    def _content(self, boundary: Boundary, captured: dict[str, Captured], stored: Stored) -> Content:
+        self._recorder.flush()
+        items = {name: draft(one) for name, one in captured.items()} | self._pending(boundary)
+        items["values"] = value_draft("values", boundary.values)
+        items["data"], items["rng"] = value_draft("data", stored.data()), value_draft("rng", stored.rng())
+        return Content(items, boundary.progress, self._recorder.metrics, self._items.learning_rates())
+
+    def _pending(self, boundary: Boundary) -> dict[str, ItemDraft]:
+        """The item ``gradients``, where any are pending."""
+        gradients, now = self.observer.gradients, boundary is not self.boundary
+        pending = {} if boundary.clean else gradients.pending(now=now)
+        return {"gradients": draft(gradients.capture(pending))} if pending else {}
+
+    # The end of a loop that did not come to its end.
+
+    def leave_batch(self, progress: Progress) -> None:
+        """A loop was left by `break` or by an exception: they look the same. ``progress`` counts the batch."""
+        if self.boundary is None:
+            return
+        last = self._loop.stored(self.boundary)
+        for cursor in self._loop.cursors:
+            cursor.mark()
+        self._left = self._left_at(self._loop.next_batch(), progress, last, begun=True)
+
+    def leave_loops(self, epoch_end: Progress | None) -> None:
+        """The outermost loop was left. A final save will want the state of now, and code behind may change it.
+
+        ``epoch_end`` is the progress if it was left in the body of an epoch.
+        """
+        if self.boundary is None:
+            return
+        left = self._left
+        if epoch_end is not None and (left is None or left.versions != self.observer.shadow.versions()):
+            last = self._loop.stored(self.boundary) if left is None else left.last
+            begun = left is not None
+            self._loop.ends.clear()
+            self._left = self._left_at(Position(epoch=epoch_end.epoch), epoch_end, last, begun=begun)
+        # What goes wrong here is said at the end, when it is tried again.
+        with contextlib.suppress(Exception):
+            self._held = self._hold_final(self.boundary)
+
+    def _left_at(self, position: Position, progress: Progress, last: Stored | None, *, begun: bool) -> _Left:
+        after = Boundary(progress, position, rng.capture(), clean=False, values=copied(self._values))
+        return _Left(last, after, self._loop.stored(after), self.observer.shadow.versions(), begun)
+
+    def _hold_final(self, boundary: Boundary) -> Persist | None:
+        """The snapshot for a final save: the last boundary if it is still there, else the state now. None if saved."""
+        self._saves.wait()
+        left, reason = self._left, self._reasons(AT_END)
+        obstacle = self._obstacle(boundary, begun=left is not None and left.begun)
+        if self._is_saved() and (obstacle is None or left is None):
+            return None
+        if obstacle is None:
+            return self._hold_last(boundary, reason)
+        if left is None or left.stored is None:
+            self._lost(AT_END, obstacle)
+            return None
+        return self._saves.hold(self._content(left.after, self._items.capture(), left.stored), reason)
+
+    def _obstacle(self, boundary: Boundary, *, begun: bool, seen: bool = True) -> str | None:
+        """Why the last boundary is lost by now; None if it can still be saved."""
+        if self._stored_last(boundary) is None:
+            return "the loader keeps its own position, and has moved on since"
+        return self.observer.obstacle(boundary, begun=begun, seen=seen)
+
+    def _stored_last(self, boundary: Boundary) -> Stored | None:
+        return self._left.last if self._left is not None else self._loop.stored(boundary)
+
+    def _hold_last(self, boundary: Boundary, reason: tuple[str, ...]) -> Persist:
+        """Everything as it was at the boundary, whatever a batch that failed has done to small items and buffers."""
+        stored = self._stored_last(boundary)
+        assert stored is not None, "a lost position is an obstacle"
+        with self.observer.shadow.put_back():
+            captured = self._items.capture() | {name: frozen() for name, frozen in boundary.small.items()}
+            return self._saves.hold(self._content(boundary, captured, stored), reason)
+
+    def _reasons(self, last: str) -> tuple[str, ...]:
+        """What is due, and ``last``, once."""
+        return tuple(dict.fromkeys((*self._saves.due, last)))
+
+    def _lost(self, reason: str, obstacle: str) -> None:
+        hint = _HINT if reason == AT_END else ""
+        self._voice.warn("final_save_impossible", _LOST.format(reason=reason, obstacle=obstacle) + hint)
+
+    # The save at the end.
+
+    def end(self) -> None:
+        """The final save of a loop that was left, or that is written by hand, unless all of it is saved."""
+        boundary = self.boundary
+        if boundary is None:
+            return
+        asked = ASKED in self._saves.due
+        if self._loop.mode != "hand":
+            self._commit_held(self._held or self._hold_final(boundary), AT_END)
+        elif self._obstacle(boundary, begun=False, seen=False) is None or not asked:
+            self._end_at_boundary(boundary, AT_END, begun=False)
+        else:
+            self._saves.request(AT_END)
+            self._save_as_it_is(boundary.progress)
+
+    def end_on_error(self) -> None:
+        """The save after an exception: of the last boundary, or none."""
+        if self.boundary is not None:
+            self._end_at_boundary(self.boundary, ON_ERROR, begun=True)
+
+    def _end_at_boundary(self, boundary: Boundary, reason: str, *, begun: bool) -> None:
+        self._saves.wait()
+        obstacle = self._obstacle(boundary, begun=begun, seen=begun)
+        if self._is_saved():
+            self._saves.due.clear()
+        elif obstacle is not None:
+            self._saves.due.clear()
+            self._lost(reason, obstacle)
+        else:
+            self._commit_held(self._hold_last(boundary, self._reasons(reason)), reason)
+
+    def _commit_held(self, held: Persist | None, reason: str) -> None:
+        reasons, self._held = self._reasons(reason), None
+        self._saves.due.clear()
+        if held is not None and self._saves.commit(held, reasons):
+            self._saved = self._here()
+
+
+_POSITION_LOST = (
+    "no save here: the loader keeps its own position, and has moved on since the last boundary. "
+    "The newest checkpoint before it is what a resume uses."
+)
+_LOST = (
+    "no save {reason}: the last boundary cannot be saved any more, because {obstacle}. The newest checkpoint before it "
+    "is what a resume uses."
+)
+_HINT = " Change weights only after run.close(), or call run.save() before it to save them as they are."
