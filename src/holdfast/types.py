@@ -14,8 +14,9 @@ Json = Any
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run has come. Survives restarts.
 
-    ``batch`` counts the completed batches of this epoch, ``batches`` those of the whole run;
-    ``step`` counts optimizer steps, ``elapsed`` training seconds.
+    ``epoch`` counts the completed epochs, so it is the number of the one that runs, and after the last one the number
+    of all. ``batch`` counts the completed batches of this epoch, ``batches`` those of the whole run; ``step`` counts
+    optimizer steps, ``elapsed`` training seconds.
 
     >>> Progress(epoch=2, batch=17, step=500).epoch
     2

@@ -130,7 +130,7 @@ def test_a_changed_config_is_named(folder: Path, capfd: Any) -> None:
 
 def test_an_edited_learning_rate_that_is_overridden_is_named(folder: Path) -> None:
     """The optimizer's restored rate wins over the script's, which must not go unnoticed."""
-    with pytest.warns(HoldfastWarning, match=r"now gives optimizer the learning rate 0\.5 \(before: 0\.01\)"):
+    with pytest.warns(HoldfastWarning, match=r"now gives optimizer lr=0\.5 \(before: 0\.01\), but .* lr=0\.01"):
         Run(folder, small(rate=0.5).state).close()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import holdfast
-from holdfast.errors import UsageError
+from holdfast.errors import ExactnessWarning, UnsafeValueError, UsageError
 
 
 @pytest.fixture
@@ -85,3 +85,40 @@ def test_a_loop_of_no_length_is_refused(tmp_path, model, total):
             run.steps([1], total)
         with pytest.raises(UsageError):
             run.batches()
+
+
+def test_a_value_that_cannot_be_stored_is_refused_at_the_first_batch(tmp_path, model):
+    """Not by the first save, which may come after hours."""
+    run = holdfast.Run(tmp_path / "run", state={"model": model}, save=holdfast.Every(batches=100))
+    batches = iter(run.batches([torch.zeros(1, 2)] * 3))
+    next(batches)
+    run.values["best"] = print
+    with pytest.raises(UnsafeValueError, match="values/best"):
+        next(batches)
+    assert run.progress.batches == 1
+    run.values.clear()
+    run.close()
+
+
+def test_a_warning_points_at_the_line_of_the_user(tmp_path, model):
+    """Not into holdfast, where nobody has to change anything."""
+    run = holdfast.Run(tmp_path / "run", state={"model": model})
+    with pytest.warns(ExactnessWarning) as said:
+        list(enumerate(run.batches([torch.zeros(1, 2)])))
+    assert said[0].filename == __file__
+    run.close()
+
+
+def test_a_shorter_loop_than_what_is_done_says_both_numbers(tmp_path, model, capfd):
+    """Three epochs are done and two are asked for: nothing to do, and not called finished at two."""
+    for total in (3, 2):
+        with holdfast.Run(tmp_path / "run", state={"model": model}) as run:
+            for _ in run.epochs(total):
+                pass
+    assert "finished at epoch 3, and 2 are asked for; raise the number of epochs" in capfd.readouterr().err
+
+
+def test_a_number_in_place_of_a_policy_is_pointed_to_one_of_its_kind(tmp_path, model):
+    """`keep=3` is a natural thing to try."""
+    with pytest.raises(UsageError, match=r"KeepPolicy such as KeepLast\(3\)"):
+        holdfast.Run(tmp_path / "run", state={"model": model}, keep=3)

@@ -174,7 +174,7 @@ class WriterHandle:
         deaths, self._deaths, self._request = self._deaths, 0, None
         if not deaths or isinstance(outcome, Failed):
             return outcome
-        note = f"the writer process had died {deaths} times and was replaced; see {self._log}"
+        note = f"the writer process had died {deaths} time{'s' * (deaths > 1)} and was replaced; see {self._log}"
         return msgspec.structs.replace(outcome, notes=(*outcome.notes, note))
 
     def _replace_idle(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from holdfast.run.items import Items
 from holdfast.run.position import Position
+from holdfast.state.loading import value_draft
 from holdfast.state.stateful import Frozen, copied
 from holdfast.state.torch import rng
 from holdfast.state.torch.gradients import Gradients
@@ -34,6 +35,7 @@ class Observer:
 
     def __init__(self, items: Items, values: dict[str, Any]) -> None:
         self._items, self._values = items, values
+        self._kinds: dict[str, type] = {}
         self.gradients = Gradients(items.modules, items.optimizers)
         self.shadow = Shadow(items.modules)
 
@@ -41,8 +43,17 @@ class Observer:
         """Closes the interval since the last boundary. Tensors are not copied, except small buffers."""
         self.gradients.begin_interval()
         self.shadow.mark()
-        clean, values = self.gradients.clean(), copied(self._values)
+        clean, values = self.gradients.clean(), self._copied_values()
         return Boundary(progress, position, random, clean, values, self._items.freeze_small())
+
+    def _copied_values(self) -> dict[str, Any]:
+        """Raises `UnsafeValueError` for what cannot be stored: at the first boundary, not at a save hours later."""
+        kinds = {name: type(value) for name, value in self._values.items()}
+        if kinds != self._kinds:
+            value_draft("values", self._values)
+            self._kinds = kinds
+        values: dict[str, Any] = copied(self._values)
+        return values
 
     def obstacle(self, boundary: Boundary, *, begun: bool = True, seen: bool = True) -> str | None:
         """Why the state of ``boundary``, the last one, is lost by now; None if it can still be saved.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from holdfast.engine.catalog import Entry
 from holdfast.errors import MisfitError, UsageError
@@ -32,6 +33,7 @@ class Items:
         self.items: dict[str, Item] = {name: adapt(name, one) for name, one in state.items()}
         self.modules = dict(_find(self.objects, torch.nn.Module))
         self.optimizers = dict(_find(self.objects, torch.optim.Optimizer)) | dict(_duck_typed(self.objects))
+        self.schedulers = dict(_find(self.objects, LRScheduler))
         self._small = self._find_small()
 
     def capture(self) -> dict[str, Captured]:

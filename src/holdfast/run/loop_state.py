@@ -6,6 +6,7 @@ import msgspec
 
 from holdfast.run.boundary import Boundary
 from holdfast.run.position import Mode, Position, Stored
+from holdfast.run.settings import Settings
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState
 from holdfast.state.torch.loader_memory import LoaderMemory
@@ -14,17 +15,17 @@ from holdfast.state.torch.loader_memory import LoaderMemory
 class LoopState:
     """Follows the loops: their numbers, their loaders, and the random states at their ends and beginnings.
 
-    ``rates`` are the learning rates that the script gave its optimizers.
+    ``settings`` are what the script gave its optimizers and schedulers.
     """
 
-    def __init__(self, rates: dict[str, list[float]]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.mode: Mode = "epochs"
         self.position = Position()
         self.memory = LoaderMemory()
         self.cursors: list[Cursor] = []
         self.ends: list[rng.RngState] = []
         self.epoch_random: rng.RngState | None = None
-        self._rates = rates
+        self._settings = settings
         self._loops = 0
         self._loop_random: rng.RngState | None = None
         self._iteration: str | None = None
@@ -96,5 +97,5 @@ class LoopState:
         return Stored(
             position=boundary.position, mode=self.mode, boundary=boundary.random, epoch=self.epoch_random,
             loop=self._loop_random, ends=self.ends[: boundary.position.loop], cursors=cursors,
-            memory=self.memory.to_tree(), constructed_rates=self._rates,
+            memory=self.memory.to_tree(), settings=self._settings,
         )  # fmt: skip

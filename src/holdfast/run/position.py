@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from holdfast.run.settings import Settings
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import CursorState, cursor_from_tree, cursor_to_tree
 from holdfast.types import Json
@@ -42,7 +43,7 @@ class Stored:
     ends: list[rng.RngState] = field(default_factory=list)
     cursors: list[CursorState] = field(default_factory=list)
     memory: dict[int, dict[str, Json]] = field(default_factory=dict)
-    constructed_rates: dict[str, list[float]] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """The item ``data``."""
@@ -51,7 +52,7 @@ class Stored:
             "mode": self.mode,
             "cursors": [cursor_to_tree(one) for one in self.cursors],
             "memory": self.memory,
-            "constructed_rates": self.constructed_rates,
+            "settings": self.settings,
         }
 
     def rng(self) -> dict[str, Any]:
@@ -73,5 +74,5 @@ class Stored:
             ends=[rng.from_tree(tree) for tree in states.get("ends", ())],
             cursors=[cursor_from_tree(tree) for tree in data["cursors"]],
             memory=data["memory"],
-            constructed_rates=data["constructed_rates"],
+            settings=data["settings"],
         )

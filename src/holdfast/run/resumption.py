@@ -89,23 +89,3 @@ def config_changes(old: Json, new: Mapping[str, Any] | None) -> list[str]:
 
 
 _ABSENT = object()
-
-
-def overridden_rates(
-    stored: Stored, saved: Mapping[str, list[float]], constructed: Mapping[str, list[float]]
-) -> list[str]:
-    """Learning rates that were edited in the script and that the restored optimizer overrides."""
-    changed: list[str] = []
-    for path, now in constructed.items():
-        then = stored.constructed_rates.get(path)
-        if then is not None and then != now:
-            changed.append(
-                f"the script now gives {path} the learning rate {_rates(now)} (before: {_rates(then)}), but the "
-                f"checkpoint's {_rates(saved.get(path, []))} is restored over it. To use the new one, set it in "
-                "param_groups inside the loop, or start a new run with start_from=."
-            )
-    return changed
-
-
-def _rates(rates: list[float]) -> str:
-    return ", ".join(f"{rate:g}" for rate in rates)

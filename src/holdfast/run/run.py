@@ -26,11 +26,12 @@ from holdfast.run.loops import Count, Loop, Options
 from holdfast.run.progress_bar import progressing
 from holdfast.run.recorder import Recorder
 from holdfast.run.replay import Replay, expect
-from holdfast.run.resumption import Resumption, config_changes, overridden_rates
+from holdfast.run.resumption import Resumption, config_changes
 from holdfast.run.saver import Saver, choose_saver
 from holdfast.run.saves import Saves
 from holdfast.run.selection import Selection, select
 from holdfast.run.session import Session
+from holdfast.run.settings import Settings, overridden, settings
 from holdfast.run.signals import StopSignals
 from holdfast.run.voice import Event, Voice
 from holdfast.types import Progress
@@ -82,7 +83,7 @@ class Run:
         saver = choose_saver(savers, save, keep, folder)
         items = Items(state)
         stored_config = encode(_checked_config(config), "config") if config is not None else None
-        rates = items.learning_rates()
+        made = settings(items.optimizers, items.schedulers)
         previous = _open.pop(self.folder, None)
         if previous is not None:
             previous._close(failed=False)
@@ -94,14 +95,14 @@ class Run:
             self._house = RunFolder.open(self.folder, self._announce)
             undo.callback(self._house.close)
             source = None if start_from is None else str(start_from)
-            self._start(saver, items, stored_config, config, source, rates, undo)
+            self._start(saver, items, stored_config, config, source, made, undo)
             undo.pop_all()
         _open[self.folder] = self
         self._watch_exit()
 
     def _start(
         self, saver: Saver, items: Items, stored_config: Any, config: Mapping[str, Any] | None, start_from: str | None,
-        rates: dict[str, list[float]], undo: ExitStack,
+        made: Settings, undo: ExitStack,
     ) -> None:  # fmt: skip
         house, voice = self._house, self._voice
         self.id = house.identity().run
@@ -123,7 +124,7 @@ class Run:
         )  # fmt: skip
         if resumption is not None:
             self.values.update(resumption.values)
-            self._tell(resumption, changes, rates)
+            self._tell(resumption, changes, made)
         elif attempts:
             voice.say(
                 "from_start",
@@ -133,7 +134,7 @@ class Run:
         self._session = Session(
             items=items, saves=saves, recorder=Recorder(voice, replay), voice=voice,
             signals=StopSignals() if includes(saver.save, OnSignal) else None, resumption=resumption,
-            values=self.values, progressing=progressing, rates=rates,
+            values=self.values, progressing=progressing, settings=made,
         )  # fmt: skip
         voice.flush()
 
@@ -151,7 +152,7 @@ class Run:
         replay = expect(self._house.storage, later, (resumption.position.at, progress.batches), progress.step)
         return replay if replay.expected else None
 
-    def _tell(self, resumption: Resumption, changes: list[str], rates: dict[str, list[float]]) -> None:
+    def _tell(self, resumption: Resumption, changes: list[str], made: Settings) -> None:
         progress, name = resumption.progress, resumption.entry.name
         if not resumption.own:
             self._voice.say(
@@ -162,8 +163,8 @@ class Run:
             self._voice.say("resumed", f"{self.folder}: resumed from {name} ({where})", name=name, step=progress.step)
         if changes:
             self._voice.say("config_changed", f"config changed since the checkpoint: {'; '.join(changes)}")
-        for message in overridden_rates(resumption.stored, resumption.entry.manifest.learning_rates, rates):
-            self._voice.warn("learning_rate", message)
+        for message in overridden(resumption.stored.settings, made, resumption.entry.manifest.learning_rates):
+            self._voice.warn("settings_changed", message)
 
     def _announce(self, message: str) -> None:
         self._voice.say("folder", f"{self.folder}: {message}")

@@ -43,7 +43,8 @@ class Saver:
 
 def _checked(option: str, policy: Policy, kind: type) -> Policy:
     if not isinstance(policy, kind):
-        raise UsageError(f"{option}={policy!r}: expected a {kind.__name__} such as Every(steps=200) or KeepLast(3).")
+        example = "Every(steps=200) | AtEnd()" if kind is SavePolicy else "KeepLast(3)"
+        raise UsageError(f"{option}={policy!r}: expected a {kind.__name__} such as {example}.")
     return policy
 
 

@@ -18,6 +18,7 @@ from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
 from holdfast.run.saves import Saves
 from holdfast.run.selection import Progressing
+from holdfast.run.settings import Settings
 from holdfast.run.signals import StopSignals, stop_exception
 from holdfast.run.snapshots import ASKED, AT_END, Snapshots
 from holdfast.run.voice import Voice
@@ -31,11 +32,11 @@ class Session:
 
     def __init__(
         self, *, items: Items, saves: Saves, recorder: Recorder, voice: Voice, signals: StopSignals | None,
-        resumption: Resumption | None, values: dict[str, Any], progressing: Progressing, rates: dict[str, list[float]],
+        resumption: Resumption | None, values: dict[str, Any], progressing: Progressing, settings: Settings,
     ) -> None:  # fmt: skip
         self.items, self.saves, self.recorder, self.voice, self.values = items, saves, recorder, voice, values
         self.progress = resumption.progress if resumption is not None and resumption.own else Progress()
-        self.loop = LoopState(rates)
+        self.loop = LoopState(settings)
         self.snapshots = Snapshots(items, values, self.loop, saves, recorder, voice)
         self.in_loop = self.in_epoch = self.in_body = False
         self.closed: str | None = None
@@ -276,10 +277,13 @@ class Session:
 
     def already_finished(self, total: int) -> None:
         """The checkpoint is at or beyond the end of the loop."""
-        what = "epoch" if self.loop.mode == "epochs" else "batch"
+        epochs = self.loop.mode == "epochs"
+        what, there = ("epoch", self.position.epoch) if epochs else ("batch", self.progress.batches)
+        asked = "" if there == total else f", and {total} are asked for"
         self.voice.say(
             "already_finished",
-            f"finished at {what} {total}; raise the number of {what}s to go on, or choose another folder",
+            f"finished at {what} {there}{asked}; raise the number of {what}{'s' if epochs else 'es'} to go on, "
+            "or choose another folder",
         )
 
     def finish(self) -> None:

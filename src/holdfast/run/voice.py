@@ -6,6 +6,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +21,17 @@ class Event(msgspec.Struct, frozen=True):
     kind: str
     message: str
     data: dict[str, Any]
+
+
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def _levels_of_holdfast() -> int:
+    """How far up the stack the user's own line is, seen from the caller: a warning should point there."""
+    frame, levels = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 class Voice:
@@ -82,7 +94,7 @@ class Voice:
         if once is not None:
             self._said.add(once)
         self.note(kind, message, **data)
-        warnings.warn(message, category, stacklevel=2)
+        warnings.warn(message, category, stacklevel=_levels_of_holdfast())
 
     def _record(self, event: Event) -> None:
         if self.journal is None:

@@ -136,8 +136,9 @@ class Cursor(abc.ABC):
         if stored.length != self.length:
             raise DataOrderError(
                 f"{self.where}: the loader has {self.length} batches, it had {stored.length} when the checkpoint was "
-                f"taken in the middle of an epoch. Use the dataset and batch size of the run, resume from a checkpoint "
-                "taken at the end of an epoch, or start a new run folder."
+                f"taken, after {stored.consumed} of them. Use the dataset and batch size of the run, or go back to a "
+                "checkpoint of the end of an epoch: Run(..., start_from='its name'). To continue at batch "
+                f"{stored.consumed} all the same, call run.batches(loader, exact=False)."
             )
 
 
