@@ -4,7 +4,11 @@
 
 Starts and imports are measured in fresh processes, with and without holdfast in turn. A boundary's cost is measured
 inside one process, where a training step alternates with one under `run.batches`; the difference of the medians is
-what a boundary adds, whatever the cost of the step. Prints a table and writes ``benchmarks/results/footprint.json``.
+what a boundary adds to a step, logging and the journal included, whatever the cost of the step. "capture" is the part
+of it that remembers random states, positions and small state; it is timed in a loop of steps, which leave the
+processor's caches cold, and once more in a loop that does nothing else.
+
+Prints a table and writes ``benchmarks/results/footprint.json``.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import torch
 from rich.console import Console
@@ -29,6 +34,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import holdfast
+from holdfast.run.snapshots import Snapshots
+from holdfast.state.torch import rng
 
 RESULTS = Path(__file__).parent / "results" / "footprint.json"
 
@@ -116,6 +123,25 @@ def boundary(normalised: bool) -> dict[str, list[float]]:
     return {key: values[20:] for key, values in found.items()}
 
 
+def capture(normalised: bool, *, alone: bool) -> list[float]:
+    """Seconds of each capture: in a training loop, or one right behind the other."""
+    job, found = Job(normalised), list[float]()
+    original = Snapshots.mark
+
+    def timed(self: Snapshots, progress: holdfast.Progress, random: rng.RngState) -> None:
+        for _ in range(20 if alone else 1):
+            started = time.perf_counter()
+            original(self, progress, rng.capture())
+            found.append(time.perf_counter() - started)
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Snapshots, "mark", timed):
+        state = {"model": job.model, "optimizer": job.optimizer, "scheduler": job.scheduler}
+        with holdfast.Run(f"{folder}/run", state) as run:
+            for _ in job.steps(run.batches(job.loader), run.log):
+                pass
+    return found[20:]
+
+
 def _nothing(**_: torch.Tensor) -> None:
     return None
 
@@ -138,6 +164,10 @@ def main() -> None:
         result[name] = [held - plain for plain, held in zip(steps["plain"], steps["held"], strict=True)]
         low, middle, high = result[name]
         shown.add_row(name, f"{middle:.0f} us", f"{low:.0f}, {high:.0f} (of a step of {steps['plain'][1]:.0f} us)")
+        for where, alone in (("in the loop", False), ("alone", True)):
+            result[f"capture {where}, {name}"] = quartiles(capture(normalised, alone=alone), 1e6)
+            low, middle, high = result[f"capture {where}, {name}"]
+            shown.add_row(f"  of which capture, {where}", f"{middle:.0f} us", f"{low:.0f}, {high:.0f}")
     Console().print(shown)
     RESULTS.parent.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "platform": platform.platform(), "torch": torch.__version__}

@@ -226,7 +226,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         figures = run(arguments.gib, arguments.repetitions, Path(folder))
     result = summary(figures)
-    Console().print(table(result, f"{arguments.gib:g} GiB, {arguments.repetitions} rounds, torch {torch.__version__}"))
+    Console(width=120).print(
+        table(result, f"{arguments.gib:g} GiB, {arguments.repetitions} rounds, torch {torch.__version__}")
+    )
     RESULTS.parent.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "platform": platform.platform(), "torch": torch.__version__}
     command = f"python benchmarks/save_and_load.py --gib {arguments.gib:g} --repetitions {arguments.repetitions}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -217,6 +218,47 @@ def test_an_error_behind_a_loop_that_was_left_saves_no_half_batch(folder: Path) 
     with said, pytest.raises(RuntimeError), Run(folder, job.state, save=Every(batches=2) | OnError()) as run:
         job.fit(run, 2, each)
     assert [one.progress.batches for one in checkpoints(folder)] == [2]
+
+
+class Interrupted(torch.optim.SGD):
+    """Fails in the middle of its third step."""
+
+    def step(self, closure: Any = None) -> Any:
+        first = self.param_groups[0]["params"][0]
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 3:
+            with torch.no_grad():
+                first.add_(1)
+            raise RuntimeError("out of memory")
+        return super().step(closure)
+
+
+def test_an_error_in_a_step_that_is_caught_saves_no_half_step(folder: Path) -> None:
+    """Caught outside of the loop it looks like a `break`, but the weights are of two steps."""
+    job = small()
+    job.optimizer = Interrupted(job.model.parameters(), 0.1)
+    run = Run(folder, job.state, save=Every(batches=2))
+    with contextlib.suppress(RuntimeError):
+        job.fit(run)
+    with pytest.warns(HoldfastWarning, match="the step of an optimizer was interrupted halfway"):
+        run.close()
+    assert [one.progress.batches for one in checkpoints(folder)] == [2]
+
+
+def test_an_interrupted_batch_is_not_saved_as_it_was_left(folder: Path) -> None:
+    """Ctrl-C without the policy for it: what the batch had done by then is not all that it does."""
+    job = small()
+
+    def each(batches: int) -> None:
+        if batches == 2:
+            job.step(torch.ones(4, 2))
+            raise KeyboardInterrupt
+
+    said = pytest.warns(HoldfastWarning, match="an optimizer has stepped since")
+    with said, pytest.raises(KeyboardInterrupt), Run(folder, job.state, save=Every(batches=2)) as run:
+        job.fit(run, 2, each)
+    assert [one.progress.batches for one in checkpoints(folder)] == [2]
+    assert equal(resumed(folder).weights, untouched().weights)
 
 
 def test_a_save_before_the_loop_does_not_hide_the_checkpoint(folder: Path) -> None:

@@ -34,6 +34,9 @@ READY_SECONDS = 90.0
 RESTARTS = 3
 """How many writers may die over one snapshot before its save counts as failed."""
 
+LOOK_SECONDS = 1.0
+"""How often an idle writer is looked after."""
+
 Outcome = Committed | Failed
 
 
@@ -50,6 +53,7 @@ class WriterHandle:
         self._arena: Arena | None = None
         self._request: Persist | None = None
         self._deaths = 0
+        self._looked = 0.0
         self._ready = False
         self._log.parent.mkdir(exist_ok=True)
         self._start()
@@ -178,7 +182,14 @@ class WriterHandle:
         return msgspec.structs.replace(outcome, notes=(*outcome.notes, note))
 
     def _replace_idle(self) -> None:
-        """A writer that died with nothing to do is replaced at once: the next save need not wait for its start."""
+        """A writer that died with nothing to do is replaced soon: the next save need not wait for its start.
+
+        Asking the kernel at every boundary would cost more than most of what a boundary does.
+        """
+        now = time.monotonic()
+        if now < self._looked + LOOK_SECONDS:
+            return
+        self._looked = now
         if self._process.poll() is not None and self._deaths < RESTARTS:
             with contextlib.suppress(SaveError):
                 self._restart()

@@ -86,7 +86,7 @@ class Run:
         made = settings(items.optimizers, items.schedulers)
         previous = _open.pop(self.folder, None)
         if previous is not None:
-            previous._close(failed=False)
+            previous._close()
         self.values: dict[str, Any] = {}
         self._voice = Voice()
         self._pid = os.getpid()
@@ -282,7 +282,7 @@ class Run:
 
         Raises `SaveError` if the last save failed.
         """
-        self._close(failed=False)
+        self._close()
         self._session.stop_late()
         self._session.saves.raise_failure()
 
@@ -295,9 +295,9 @@ class Run:
         if kind is None:
             self.close()
         else:
-            self._close(failed=issubclass(kind, Exception))
+            self._close(kind)
 
-    def _close(self, failed: bool) -> None:
+    def _close(self, exception: type[BaseException] | None = None) -> None:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
@@ -306,7 +306,7 @@ class Run:
         atexit.unregister(self._at_exit)
         _hooked.discard(self)
         try:
-            self._session.close(failed)
+            self._session.close(exception)
         finally:
             self._session.closed = f"this Run over {self.folder} is closed, or another Run has taken its place"
             self._session.saves.checkpointer.close()
@@ -320,7 +320,7 @@ class Run:
 
     def _at_exit(self) -> None:
         try:
-            self._close(failed=False)
+            self._close()
         except HoldfastError as error:
             self._voice.say("save_failed", f"{self.folder}: {error}")
 
@@ -338,7 +338,7 @@ def _hook_exceptions() -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         try:
             for run in list(_hooked):
-                run._close(failed=issubclass(kind, Exception))
+                run._close(kind)
         finally:
             previous(kind, error, trace)
 

@@ -320,16 +320,17 @@ class Session:
         if self._signals is not None:
             self._signals.remove()
 
-    def close(self, failed: bool) -> None:
+    def close(self, exception: type[BaseException] | None) -> None:
         """Ends the run: after an exception with an emergency save, else with a final one if the loop was left early."""
+        insisted = False
         if self._signals is not None:
-            self._signals.at_once = False
+            self._signals.at_once, insisted = False, self._signals.insisted
         try:
-            if (self.in_loop or self._left) and not (self._signals is not None and self._signals.insisted):
-                self._end_early(failed)
+            if (self.in_loop or self._left) and not insisted:
+                self._end_early(exception)
             self.saves.wait()
         except Exception as error:
-            if not failed:
+            if exception is None:
                 raise
             # The exception that ended the loop is the one that people have to see.
             self.voice.warn("save_failed", f"no save {ON_ERROR}: {error!r}")
@@ -338,16 +339,19 @@ class Session:
         if not self.saves.ledger.committed and self.progress.batches and self.saves.resumed_from is None:
             self.voice.warn("nothing_saved", "the run ends without a checkpoint", HoldfastWarning)
 
-    def _end_early(self, failed: bool) -> None:
-        if not failed:
+    def _end_early(self, exception: type[BaseException] | None) -> None:
+        stopped = self._signals is not None and self._signals.stopped_at_once
+        if exception is None or stopped:
             self._leave_what_is_held()
             self.snapshots.end()
-            return
-        self.voice.note("error", "an exception ended the loop", at=list(self.position.at))
-        self.saves.due.clear()
-        self.saves.ask(self.progress, "error")
-        if self.saves.due:
-            self.snapshots.end_on_error()
+        elif not issubclass(exception, Exception):
+            self.snapshots.end_on_exception(AT_END)
+        else:
+            self.voice.note("error", "an exception ended the loop", at=list(self.position.at))
+            self.saves.due.clear()
+            self.saves.ask(self.progress, "error")
+            if self.saves.due:
+                self.snapshots.end_on_exception(ON_ERROR)
 
     def _leave_what_is_held(self) -> None:
         """A loop that a variable still holds has not noticed that it was left."""

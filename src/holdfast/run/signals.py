@@ -28,6 +28,7 @@ class StopSignals:
         self.insisted = False
         self.at_once = False
         """Whether no boundary will come, so that a signal ends the process where it is, by an exception."""
+        self.stopped_at_once = False
 
     def install(self) -> bool:
         """False where this is not the main thread, which alone may install handlers."""
@@ -53,7 +54,7 @@ class StopSignals:
             self._pass_on(number, frame)
             return
         if self.at_once:
-            self.at_once = False
+            self.at_once, self.stopped_at_once = False, True
             raise stop_exception(number)
         self.received = number
         # Not print: the signal may have interrupted one, and its buffer refuses to be entered twice.

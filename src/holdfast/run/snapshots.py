@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.engine.checkpointer import ItemDraft
-from holdfast.engine.lineage import ON_ERROR
 from holdfast.engine.messages import Persist
 from holdfast.run.boundary import Boundary, Observer
 from holdfast.run.items import Items
@@ -182,24 +181,30 @@ class Snapshots:
             self._left = self._left_at(Position(epoch=epoch_end.epoch), epoch_end, last, begun=begun)
         # What goes wrong here is said at the end, when it is tried again.
         with contextlib.suppress(Exception):
-            self._held = self._hold_final(self.boundary)
+            held = self._hold_final(self.boundary)
+            self._held = held if isinstance(held, Persist) else None
 
     def _left_at(self, position: Position, progress: Progress, last: Stored | None, *, begun: bool) -> _Left:
         after = Boundary(progress, position, rng.capture(), clean=False, values=copied(self._values))
         return _Left(last, after, self._loop.stored(after), self.observer.shadow.versions(), begun)
 
-    def _hold_final(self, boundary: Boundary) -> Persist | None:
-        """The snapshot for a final save: the last boundary if it is still there, else the state now. None if saved."""
+    def _hold_final(self, boundary: Boundary) -> Persist | str | None:
+        """The snapshot for a final save: the last boundary if it is still there, else the state now.
+
+        None if it is saved already, the obstacle if neither can be.
+        """
         self._saves.wait()
         left, reason = self._left, self._reasons(AT_END)
-        obstacle = self._obstacle(boundary, begun=left is not None and left.begun)
-        if self._is_saved() and (obstacle is None or left is None):
+        begun = left is not None and left.begun
+        if self._is_saved() and (left is None or self._obstacle(boundary, begun=begun, seen=False) is None):
             return None
+        obstacle = self._obstacle(boundary, begun=begun)
         if obstacle is None:
             return self._hold_last(boundary, reason)
+        if self.observer.gradients.torn:
+            return "the step of an optimizer was interrupted halfway"
         if left is None or left.stored is None:
-            self._lost(AT_END, obstacle)
-            return None
+            return obstacle
         return self._saves.hold(self._content(left.after, self._items.capture(), left.stored), reason)
 
     def _obstacle(self, boundary: Boundary, *, begun: bool, seen: bool = True) -> str | None:
@@ -223,10 +228,6 @@ class Snapshots:
         """What is due, and ``last``, once."""
         return tuple(dict.fromkeys((*self._saves.due, last)))
 
-    def _lost(self, reason: str, obstacle: str) -> None:
-        hint = _HINT if reason == AT_END else ""
-        self._voice.warn("final_save_impossible", _LOST.format(reason=reason, obstacle=obstacle) + hint)
-
     # The save at the end.
 
     def end(self) -> None:
@@ -243,26 +244,27 @@ class Snapshots:
             self._saves.request(AT_END)
             self._save_as_it_is(boundary.progress)
 
-    def end_on_error(self) -> None:
-        """The save after an exception: of the last boundary, or none."""
+    def end_on_exception(self, reason: str) -> None:
+        """The save after an exception: of the last boundary, or none, for a batch may be half done."""
         if self.boundary is not None:
-            self._end_at_boundary(self.boundary, ON_ERROR, begun=True)
+            self._end_at_boundary(self.boundary, reason, begun=True)
 
     def _end_at_boundary(self, boundary: Boundary, reason: str, *, begun: bool) -> None:
         self._saves.wait()
-        obstacle = self._obstacle(boundary, begun=begun, seen=begun)
-        if self._is_saved():
-            self._saves.due.clear()
-        elif obstacle is not None:
-            self._saves.due.clear()
-            self._lost(reason, obstacle)
-        else:
-            self._commit_held(self._hold_last(boundary, self._reasons(reason)), reason)
+        held: Persist | str | None = None
+        if not self._is_saved():
+            held = self._obstacle(boundary, begun=begun, seen=begun)
+            held = held or self._hold_last(boundary, self._reasons(reason))
+        self._commit_held(held, reason, hint=not begun)
 
-    def _commit_held(self, held: Persist | None, reason: str) -> None:
+    def _commit_held(self, held: Persist | str | None, reason: str, *, hint: bool = False) -> None:
+        """Commits a snapshot, or says why there is none; with a ``hint`` also what to do."""
         reasons, self._held = self._reasons(reason), None
         self._saves.due.clear()
-        if held is not None and self._saves.commit(held, reasons):
+        if isinstance(held, str):
+            lost = _LOST.format(reason=reason, obstacle=held)
+            self._voice.warn("final_save_impossible", lost + _HINT if hint else lost)
+        elif held is not None and self._saves.commit(held, reasons):
             self._saved = self._here()
 
 

@@ -26,6 +26,7 @@ class _Habit:
     """What was seen of one optimizer: whether the loop replaces its gradients between two steps."""
 
     parameters: list[torch.Tensor]
+    stepping: bool = False
     stepped: bool = False
     left_over: bool = False
     seen: int = 0
@@ -92,8 +93,9 @@ class Gradients:
             return
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            habit.stepping = True
             result = step(*args, **kwargs)
-            habit.stepped = True
+            habit.stepping, habit.stepped = False, True
             return result
 
         try:
@@ -107,12 +109,13 @@ class Gradients:
         return bool(self._habits) and self._counting
 
     def _before_step(self, habit: _Habit) -> None:
+        habit.stepping = True
         if habit.after_step:
             kept = any(reference() is not None and reference() is owner.grad for owner, reference in habit.after_step)
             habit.replaces = habit.replaces and not kept
 
     def _after_step(self, habit: _Habit, optimizer: torch.optim.Optimizer) -> None:
-        habit.stepped = True
+        habit.stepping, habit.stepped = False, True
         habit.seen += 1
         if habit.seen <= 3 or len(habit.parameters) == 0:
             habit.parameters = _optimizer_parameters(optimizer)
@@ -129,6 +132,11 @@ class Gradients:
     def stepped(self) -> bool:
         """Whether an optimizer stepped since the last boundary."""
         return any(habit.stepped for habit in self._habits.values())
+
+    @property
+    def torn(self) -> bool:
+        """Whether the last step of an optimizer began and did not end: its parameters are of two steps."""
+        return any(habit.stepping for habit in self._habits.values())
 
     def clean(self) -> bool:
         """Whether no gradient is pending. Cheap: called at each boundary, after `begin_interval`."""

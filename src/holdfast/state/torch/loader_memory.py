@@ -51,10 +51,11 @@ class LoaderMemory:
         self._ended: dict[int, Any] = {}
         self._placed: list[Any] = []
         self._settled: dict[int, Carried] = {}
+        self._moved = True
 
     def note(self, loop: int, cursors: list[Cursor]) -> list[str]:
         """A pass begins. Returns the names of sampler attributes that changed since the last: nothing restores them."""
-        before = self._cursors.get(loop)
+        before, self._moved = self._cursors.get(loop), True
         if before is not None:
             self._reused[loop] = _parts(before) == _parts(cursors)
         self._cursors[loop] = cursors
@@ -69,6 +70,7 @@ class LoaderMemory:
 
         Not that of a pass that is not ``whole``: whether the next one begins anew, or there, is not known.
         """
+        self._moved = True
         if cursor.stateful is not None:
             alive = {id(one.stateful) for others in self._cursors.values() for one in others}
             self._ended = {key: state for key, state in self._ended.items() if key in alive}
@@ -84,14 +86,17 @@ class LoaderMemory:
         return any(hasattr(one.loader, "__next__") and any(one.loader is other for other in before) for one in cursors)
 
     def mark(self) -> None:
-        """Remembers this boundary."""
+        """Remembers this boundary. Between two passes, only generators move."""
         for loop, cursors in self._cursors.items():
+            if not self._moved and not any(one.generators for one in cursors):
+                continue
             self._marked[loop] = Carried(
                 generators=[one.generator_states() for one in cursors],
                 states=[self._ended.get(id(one.stateful)) for one in cursors],
                 warm=[one.warm for one in cursors],
                 reused=self._reused.get(loop),
             )
+        self._moved = False
 
     def to_tree(self) -> dict[int, dict[str, Json]]:
         """The state at the last mark, and what an earlier attempt left for loops that have not come up yet."""

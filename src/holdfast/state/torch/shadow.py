@@ -43,18 +43,22 @@ class Shadow:
         self._moves = []
         self.mark()
 
-    @torch.no_grad()
     def mark(self) -> None:
         """Remembers this moment."""
+        if self._buffers:
+            self._copy_buffers()
+        self._versions = self.versions()
+
+    def _copy_buffers(self) -> None:
         places = [one.data_ptr() for one in self._buffers]
         if self._moves and places == self._places:
             for move in self._moves:
                 ctypes.memmove(*move)
-        else:
+            return
+        with torch.no_grad():
             for copy, buffer in zip(self._copies, self._buffers, strict=True):
                 copy.copy_(buffer)
-            self._places, self._moves = places, _moves(self._copies, self._buffers)
-        self._versions = self.versions()
+        self._places, self._moves = places, _moves(self._copies, self._buffers)
 
     def versions(self) -> list[int]:
         """The version counters of all watched tensors now."""
