@@ -102,7 +102,7 @@ def test_a_writer_killed_with_nothing_to_do_is_replaced(folder: Path) -> None:
             os.kill(writer.pid, signal.SIGKILL)
             writer._process.wait()
 
-    with Run(folder, job.state, save=Every(batches=4)) as run, pytest.warns(HoldfastWarning, match="died 1 times"):
+    with Run(folder, job.state, save=Every(batches=4)) as run, pytest.warns(HoldfastWarning, match="died 1 time"):
         job.fit(run, 2, each)
     assert len(pids) == 2
     assert_nothing_lost(History(folder), 3)
@@ -123,7 +123,7 @@ def test_a_writer_killed_before_the_first_batch_was_over(folder: Path) -> None:
             os.kill(writer.pid, signal.SIGKILL)
             writer._process.wait()
 
-    with pytest.warns(HoldfastWarning, match="n0001: the writer process had died 1 times"):
+    with pytest.warns(HoldfastWarning, match="n0001: the writer process had died 1 time"):
         job.fit(run, 1, each)
     run.close()
     assert_nothing_lost(History(folder), 3)
@@ -136,7 +136,7 @@ def test_a_writer_killed_while_it_writes_is_replaced(folder: Path, writer_fault:
     """The arena is persisted again by another one, which removes what the first one left."""
     writer_fault(action="kill", function=function, call=2, when=when)
     job = small()
-    replaced = pytest.warns(HoldfastWarning, match="the writer process had died 1 times and was replaced")
+    replaced = pytest.warns(HoldfastWarning, match="the writer process had died 1 time and was replaced")
     with replaced, Run(folder, job.state, save=Every(batches=2)) as run:
         job.fit(run, each=lambda _: run.wait())
     history = History(folder)
@@ -154,7 +154,7 @@ def test_a_writer_that_dies_again_and_again_does_not_end_the_training(folder: Pa
         job.fit(run, 2)
     first, second = (str(one.message) for one in caught)
     assert f"n0001 failed: the writer process died {RESTARTS + 1} times over one save" in first
-    assert "n0002: the writer process had died 1 times and was replaced" in second
+    assert "n0002: the writer process had died 1 time and was replaced" in second
     history = History(folder)
     assert [line["name"] for line in history.events("save_failed")] == ["step-00000004.a0001.n0001"]
     assert history.checkpoints == ["step-00000008.a0001.n0002"]

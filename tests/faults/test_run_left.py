@@ -250,7 +250,7 @@ def test_an_interrupted_batch_is_not_saved_as_it_was_left(folder: Path) -> None:
     job = small()
 
     def each(batches: int) -> None:
-        if batches == 2:
+        if batches == 3:
             job.step(torch.ones(4, 2))
             raise KeyboardInterrupt
 
