@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import DataOrderError, ExactnessWarning, UsageError
+from holdfast.errors import ExactnessWarning, UsageError
 from holdfast.run.holders import BATCHES, STEPS, check_holders
 from holdfast.state.torch import rng
-from holdfast.state.torch.cursor import Cursor, CursorState
+from holdfast.state.torch.cursor import Cursor
 from holdfast.state.torch.map_cursor import make_cursor, random_in_workers
 
 if TYPE_CHECKING:
@@ -249,13 +249,3 @@ _WORKERS = (
     "repeat those (everything else is exact). For exactness use num_workers=0, draw them in the training loop, or save "
     "at the end of epochs with persistent_workers=False."
 )
-
-
-def stored_for(stored: list[CursorState], count: int) -> list[CursorState]:
-    """The stored positions, one for each loader. Raises `DataOrderError` if their number has changed."""
-    if len(stored) != count:
-        raise DataOrderError(
-            f"run.batches got {count} loaders; the checkpoint was taken in a loop over {len(stored)}. "
-            "Use the same loaders."
-        )
-    return stored

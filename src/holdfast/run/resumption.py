@@ -17,6 +17,7 @@ from holdfast.run.voice import Voice
 from holdfast.state.item import Restore
 from holdfast.state.loading import load, read_value
 from holdfast.state.torch import rng
+from holdfast.state.torch.cursor import CursorState
 from holdfast.state.torch.gradients import Gradients
 from holdfast.storage.base import Storage
 from holdfast.types import Json, Progress
@@ -56,6 +57,16 @@ class Resumption:
                 f"{self.entry.name} was taken in a loop of {calls[self.stored.mode]}, and this one is {calls[mode]}. "
                 "Use the same kind of loop, or start a new run folder with start_from=."
             )
+
+    def cursors(self, count: int) -> list[CursorState]:
+        """The loaders' positions, one for each. Raises `DataOrderError` if their number has changed."""
+        stored = self.stored.cursors
+        if len(stored) != count:
+            raise DataOrderError(
+                f"run.batches got {count} loaders; the checkpoint was taken in a loop over {len(stored)}. "
+                "Use the same loaders."
+            )
+        return stored
 
     def restore(self, items: Items, gradients: Gradients, values: dict[str, Any], progressing: Progressing) -> None:
         """Brings every item to the checkpoint's state. Called twice where user code runs before the first batch."""

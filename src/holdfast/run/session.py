@@ -12,7 +12,6 @@ from holdfast.engine.lineage import ON_ERROR
 from holdfast.errors import ExactnessWarning, HoldfastWarning, UsageError
 from holdfast.run.items import Items
 from holdfast.run.loop_state import LoopState
-from holdfast.run.loops import stored_for
 from holdfast.run.position import Mode, Position
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
@@ -120,7 +119,7 @@ class Session:
         resumption = self._resumption
         if resumption is None or resumption.position.loop != number:
             return None
-        stored = stored_for(resumption.stored.cursors, count)
+        stored = resumption.cursors(count)
         if any(one.overflowed for one in stored):
             self.voice.warn("overflowed", _OVERFLOWED, ExactnessWarning)
         resumption.restore_random(resumption.stored.loop, self.voice)
