@@ -8,6 +8,7 @@ from holdfast.engine.catalog import Entry
 from holdfast.engine.journal import read_journal
 from holdfast.engine.run_folder import AttemptRecord
 from holdfast.storage.base import Storage
+from holdfast.types import Json
 
 ON_ERROR = "on error"
 """The reason of a checkpoint that was saved because an exception ended the loop."""
@@ -34,13 +35,15 @@ def find_futile(storage: Storage, entries: Iterable[Entry], attempts: Iterable[A
     return frozenset(one.name for one in suspects if _repeated(one, records, failures))
 
 
-def _failure(storage: Storage, attempt: int) -> list[int] | None:
-    """Where an attempt ended by an exception, if it did."""
-    places = [line.get("at") for line in read_journal(storage, attempt) if line.get("t") == "error"]
-    return places[-1] if places else None
+def _failure(storage: Storage, attempt: int) -> tuple[Json, Json] | None:
+    """Where an attempt ended by an exception, and of what kind, if it did."""
+    failures = [
+        (line.get("at"), line.get("error")) for line in read_journal(storage, attempt) if line.get("t") == "error"
+    ]
+    return failures[-1] if failures else None
 
 
-def _repeated(entry: Entry, attempts: list[AttemptRecord], failures: dict[int, list[int] | None]) -> bool:
+def _repeated(entry: Entry, attempts: list[AttemptRecord], failures: dict[int, tuple[Json, Json] | None]) -> bool:
     first = failures.get(entry.manifest.attempt)
     again = [failures.get(one.attempt) for one in attempts if one.resumed_from == entry.name]
     return first is not None and first in again

@@ -34,6 +34,8 @@ def find_run(path: str | os.PathLike[str]) -> LocalStorage:
     if not root.is_dir():
         raise NotFoundError(f"{path}: {'is a file, not a run folder' if root.exists() else 'is not there'}.")
     names = storage.list()
+    if MANIFEST_FILE in names:
+        raise NotFoundError(f"{path}: is a checkpoint, not a run folder; use Checkpoint.open() on it.")
     if RUN_FILE not in names and not any(map(CheckpointName.parse, names)):
         raise NotFoundError(
             f"{path}: is not a run folder: it has no {RUN_FILE} and no checkpoint. {_hint(root)}".rstrip()

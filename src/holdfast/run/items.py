@@ -72,7 +72,8 @@ class Items:
         if problems:
             raise MisfitError(
                 f"{entry.name} does not fit the objects in state=; nothing was changed. Use the model and optimizer of "
-                "the run, or another run folder:",
+                "the run, under the same names; or use another run folder, and take over what fits before the loop: "
+                "holdfast.latest(this folder).load_into(model=model, strict=False):",
                 tuple(problems),
             )
         return restores
@@ -92,9 +93,13 @@ class Items:
 
 def _check_state(state: object) -> None:
     if not isinstance(state, Mapping) or not state:
-        raise UsageError(f"state={state!r}: expected a dict of named objects, such as {{'model': model}}.")
+        raise UsageError(f"state={_shown(state)}: expected a dict of named objects, such as {{'model': model}}.")
     for name in state:
         _check_name(name)
+
+
+def _shown(state: object) -> str:
+    return repr(state) if isinstance(state, (type(None), int, str, dict)) else f"a {type(state).__name__}"
 
 
 def _check_name(name: object) -> None:

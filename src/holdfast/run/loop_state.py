@@ -41,6 +41,11 @@ class LoopState:
         if anew:
             self.epoch_random, self.ends = rng.capture(), []
 
+    @property
+    def next_number(self) -> int:
+        """The number that the next loop of this epoch will have."""
+        return self._loops
+
     def start_loop(self) -> int:
         """Numbers the train loops of an epoch by call order."""
         self._loops += 1

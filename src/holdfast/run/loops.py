@@ -33,7 +33,7 @@ class Options:
 
 
 class Loop:
-    """Something to iterate once per use, with the length that its user expects: that of the whole pass."""
+    """Something to iterate once per use. Its length is what is left to be handed out, as a progress bar wants it."""
 
     def __init__(self, start: Callable[[], Iterator[Any]], length: Callable[[], int]) -> None:
         self._start, self._length = start, length
@@ -117,11 +117,15 @@ def _pass(
     if session.loop_is_over(number):
         session.pass_over(number, cursors)
         return
-    _open(session, number, cursors, options)
+    resumed = _open(session, number, cursors, options)
+    before = session.position.batch
     yield from _hand_out(session, cursors, options, last)
+    if resumed and session.position.batch == before and session.loop.mode == "epochs":
+        session.voice.say("nothing_left", _NOTHING_LEFT.format(session.position.epoch))
 
 
-def _open(session: Session, number: int, cursors: list[Cursor], options: Options) -> None:
+def _open(session: Session, number: int, cursors: list[Cursor], options: Options) -> bool:
+    """Brings the loaders to their place. Whether that was one in the midst of the loop, after a resume."""
     stored = session.stored_cursors(number, len(cursors))
     if stored is None:
         session.loop.memory.carry(number, cursors)
@@ -130,6 +134,7 @@ def _open(session: Session, number: int, cursors: list[Cursor], options: Options
     for cursor, one in itertools.zip_longest(cursors, stored or ()):
         cursor.open(one, exact=options.exact, tick=session.ticker(cursor.where))
     session.enter_loop(number, cursors, resumed=stored is not None)
+    return stored is not None
 
 
 def _warn(session: Session, number: int, cursors: list[Cursor]) -> None:
@@ -150,7 +155,7 @@ def _hand_out(
 ) -> Generator[Any, None, None]:
     length = _shortest(cursors, options.limit)
     ahead: list[Any] = []
-    exhausted = False
+    exhausted, samples, tokens = False, 0, 0
     try:
         while (options.limit is None or session.position.batch < options.limit) and (
             last is None or session.progress.batches < last
@@ -167,7 +172,7 @@ def _hand_out(
             ahead = _consider(session, cursors, length)
         session.loop.end_loop(exhausted)
     except GeneratorExit:
-        session.leave_batch()
+        session.leave_batch(samples, tokens)
         session.loop.end_loop(False)
         raise
     finally:
@@ -232,6 +237,10 @@ def _validation(session: Session, loaders: tuple[Iterable[Any], ...], options: O
     yield from _plain(loaders, options)
 
 
+_NOTHING_LEFT = (
+    "resumed behind the last batch of epoch {}: the loop over batches hands out nothing more, so code behind it cannot "
+    "use variables of its body; keep what it needs in run.values"
+)
 _HIDDEN = (
     "the sampler attribute {} changes from epoch to epoch, and nothing restores it after a restart. Give the sampler "
     "state_dict() and load_state_dict(), or the order of the samples after a resume cannot be promised."

@@ -27,6 +27,7 @@ class Replay:
     difference: str | None = None
     largest_deviation: float = 0.0
     values: int = 0
+    orders: int = 0
 
     @property
     def total(self) -> int:
@@ -43,7 +44,10 @@ class Replay:
             return
         self.compared += 1
         for key in ("index", "rng"):
-            if key in expected and key in record and expected[key] != record[key]:
+            if key not in expected or key not in record:
+                continue
+            self.orders += 1
+            if expected[key] != record[key]:
                 name = {"index": "the order of the samples", "rng": "the random state before iter()"}[key]
                 self._differs(f"{name} at {_place(at)}")
         self._check_log(at, expected.get("log", {}), record.get("log", {}))
@@ -64,13 +68,20 @@ class Replay:
         if self.difference is None:
             self.difference = what
 
+    def _agreement(self) -> str:
+        if self.values:
+            return f", identical ({self.values} logged values)"
+        if self.orders:
+            return ", the same samples in the same order; no values were logged that could differ: use run.log()"
+        return ", but nothing was logged in them, so nothing shows whether they are the same: use run.log()"
+
     def report(self) -> str:
         """One sentence for people."""
         head = f"resumed at step {self.step}: {self.compared} of {self.total} replayed batches compared"
         if self.compared == 0:
             return head
         if self.difference is None:
-            return f"{head}, identical ({self.values} logged values)"
+            return head + self._agreement()
         deviation = f"; largest relative deviation {self.largest_deviation:.3g}" if self.largest_deviation else ""
         return f"{head}, first difference: {self.difference}{deviation}"
 

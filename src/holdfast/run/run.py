@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -162,7 +163,9 @@ class Run:
             where = f"epoch {progress.epoch}, batch {progress.batch}, step {progress.step}"
             self._voice.say("resumed", f"{self.folder}: resumed from {name} ({where})", name=name, step=progress.step)
         if changes:
-            self._voice.say("config_changed", f"config changed since the checkpoint: {'; '.join(changes)}")
+            self._voice.say(
+                "config_changed", f"config changed since the checkpoint: {'; '.join(changes)} (restored state is not)"
+            )
         for message in overridden(resumption.stored.settings, made, resumption.entry.manifest.learning_rates):
             self._voice.warn("settings_changed", message)
 
@@ -184,7 +187,7 @@ class Run:
         raise.
         """
         _require_count("epochs", total)
-        return Loop(lambda: loops.epochs(self._live, total), lambda: total)
+        return Loop(lambda: loops.epochs(self._live, total), lambda: max(0, total - self.progress.epoch))
 
     def batches(
         self,
@@ -210,7 +213,10 @@ class Run:
         if limit is not None:
             _require_count("batches(limit=…)", limit)
         options = Options(limit=limit, enumerate=enumerate, train=train, exact=exact, samples=samples, tokens=tokens)
-        return Loop(lambda: loops.batches(self._live, loaders, options), lambda: _length(loaders, limit))
+        return Loop(
+            lambda: loops.batches(self._live, loaders, options),
+            lambda: self._session.left_of_loop(_length(loaders, limit)),
+        )
 
     def steps(
         self, loader: Iterable[Any], total: int, *, samples: Count | None = None, tokens: Count | None = None
@@ -218,7 +224,8 @@ class Run:
         """Batches of pass after pass over ``loader``, until ``total`` have been handed out in the whole run."""
         _require_count("steps", total)
         options = Options(samples=samples, tokens=tokens)
-        return Loop(lambda: loops.steps(self._live, loader, total, options), lambda: total)
+        start = functools.partial(loops.steps, loader=loader, total=total, options=options)
+        return Loop(lambda: start(self._live), lambda: max(0, total - self.progress.batches))
 
     def log(self, **metrics: Any) -> None:
         """Records numbers or one-element tensors of this batch. Tensors are detached and copied; no device waits."""

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.engine.catalog import Catalog, Entry, named
+from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.lineage import find_abandoned as find_abandoned
 from holdfast.engine.lineage import find_futile
+from holdfast.engine.place import find, reopen
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.engine.run_folder import AttemptRecord
 from holdfast.errors import CorruptError, NotFoundError, StorageError
 from holdfast.run.voice import Voice
 from holdfast.storage.base import Storage
-from holdfast.storage.local import LocalStorage
 
 Progressing = Callable[[str, int], Callable[[int], object]]
 """(label, total bytes) to a function that is told of bytes done."""
@@ -77,28 +77,35 @@ def _verify(storage: Storage, entry: Entry, progress: Progressing) -> None:
 def _past_repeated_failures(
     storage: Storage, candidates: list[Entry], attempts: list[AttemptRecord], voice: Voice
 ) -> Iterator[Entry]:
-    """Leaves out an `OnError` checkpoint from which the same failure has come again at the same batch."""
+    """Puts an `OnError` checkpoint from which the same failure has come again at the same batch behind all others."""
     futile = find_futile(storage, candidates, attempts)
-    for entry in reversed(candidates):
-        if entry.name in futile:
-            message = f"{entry.name} was saved on an error that came again at the same batch; going back before it"
-            voice.warn("skipped", message, name=entry.name)
-            continue
-        yield entry
+    newest_first = candidates[::-1]
+    others = [one for one in newest_first if one.name not in futile]
+    for entry in newest_first:
+        if entry.name in futile and others and entry.order > others[0].order:
+            voice.warn("skipped", _CAME_AGAIN.format(entry.name), name=entry.name)
+    yield from others
+    yield from (one for one in newest_first if one.name in futile)
+
+
+_CAME_AGAIN = (
+    "{0} was saved on an error that came again at the same batch; going back before it. If the cause was not in the "
+    "state and is gone, start again with Run(..., start_from='{0}')."
+)
 
 
 def _elsewhere(path: Path, progress: Progressing) -> Selection:
-    """A checkpoint directory, or the newest good checkpoint of a run folder."""
-    if not path.is_dir():
-        raise NotFoundError(f"start_from={str(path)!r}: no such checkpoint or run folder.")
-    if (path / "manifest.json").exists():
-        storage = LocalStorage(path.parent)
-        entry = named(storage, path.name)
+    """A checkpoint, which may be a copy of any name, or the newest good checkpoint of a run folder."""
+    try:
+        place = find(path)
+    except NotFoundError as error:
+        raise NotFoundError(f"start_from={str(path)!r}: {error}") from error
+    if place.name is not None:
+        entry = reopen(place.storage, place.name)
     else:
-        storage = LocalStorage(path)
-        entries = Catalog(storage).list().entries
+        entries = Catalog(place.storage).list().entries
         if not entries:
             raise NotFoundError(f"start_from={str(path)!r}: this folder holds no checkpoint.")
         entry = entries[-1]
-    _verify(storage, entry, progress)
-    return Selection(entry, storage)
+    _verify(place.storage, entry, progress)
+    return Selection(entry, place.storage)

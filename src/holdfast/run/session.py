@@ -50,6 +50,16 @@ class Session:
     def position(self) -> Position:
         return self.loop.position
 
+    def left_of_loop(self, length: int) -> int:
+        """How many of ``length`` batches the next loop over batches will hand out."""
+        resumption = self._resumption
+        if resumption is None or not resumption.own or resumption.position.loop is None:
+            return length
+        number, wanted = self.loop.next_number, resumption.position.loop
+        if number == wanted:
+            return max(0, length - resumption.position.batch)
+        return 0 if number < wanted else length
+
     # The beginning of a loop.
 
     def require_open(self) -> None:
@@ -197,7 +207,7 @@ class Session:
             self.snapshots.save_if_due(patient=False)
 
     def _after_epoch(self) -> Progress:
-        step = self.progress.step + self._gradients.stepped
+        step = self.progress.step + self._gradients.uncounted
         return msgspec.structs.replace(
             self.progress, epoch=self.position.epoch + 1, batch=0, step=step, elapsed=self._elapsed()
         )
@@ -218,7 +228,7 @@ class Session:
 
     def _stepped(self) -> bool:
         """Whether the interval that ends had an optimizer step; where none can be seen, each batch counts as one."""
-        return self._gradients.stepped or not self._gradients.counts_steps
+        return self._gradients.uncounted or not self._gradients.counts_steps
 
     def _elapsed(self) -> float:
         now = time.monotonic()
@@ -293,9 +303,11 @@ class Session:
         self._leave()
         self.stop_late()
 
-    def leave_batch(self) -> None:
+    def leave_batch(self, samples: int = 0, tokens: int = 0) -> None:
         """The loop was left in the body of a batch, by `break` or by an exception: they look the same from here."""
-        self.snapshots.leave_batch(self._advanced(0, 0))
+        self.progress = self._advanced(samples, tokens)
+        self._gradients.count_step()
+        self.snapshots.leave_batch(self.progress)
 
     def leave_loops(self) -> None:
         """The outermost loop was left. No boundary will come, so a signal stops the process where it is."""
@@ -339,6 +351,9 @@ class Session:
             self.voice.warn("nothing_saved", "the run ends without a checkpoint", HoldfastWarning)
 
     def _end_early(self, exception: type[BaseException] | None) -> None:
+        boundary = self.snapshots.boundary
+        if boundary is None:
+            return
         stopped = self._signals is not None and self._signals.stopped_at_once
         if exception is None or stopped:
             self._leave_what_is_held()
@@ -346,9 +361,10 @@ class Session:
         elif not issubclass(exception, Exception):
             self.snapshots.end_on_exception(AT_END)
         else:
-            self.voice.note("error", "an exception ended the loop", at=list(self.position.at))
+            kind = exception.__name__
+            self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
             self.saves.due.clear()
-            self.saves.ask(self.progress, "error")
+            self.saves.ask(boundary.progress, "error")
             if self.saves.due:
                 self.snapshots.end_on_exception(ON_ERROR)
 

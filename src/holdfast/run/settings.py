@@ -67,7 +67,8 @@ def overridden(before: Settings, now: Settings, rates: Mapping[str, Any]) -> lis
             restored = f"lr={_text(rates[path])}" if "lr" in changed and path in rates else "what it was"
             messages.append(
                 f"the script now gives {path} {listed}, but the checkpoint restores {restored}. To use the new "
-                f"setting, make the change inside of the loop, where it is not restored over."
+                "setting, make the change in the body of the innermost loop of the run: before its first batch, "
+                "the state is restored once more."
             )
     return messages
 

@@ -66,7 +66,7 @@ def _torch_item(path: str, obj: Any, prefix: str) -> Item | None:
 
 
 def _refusal(name: str, obj: Any) -> UsageError:
-    what = f"state[{name!r}] is a {type(obj).__qualname__}"
+    what = f"state[{name!r}] is of type {type(obj).__qualname__}"
     if isinstance(obj, type):
         return UsageError(f"state[{name!r}] is the class {obj.__qualname__}; give an instance of it")
     numpy = sys.modules.get("numpy")

@@ -65,6 +65,7 @@ class Gradients:
         self._habits: dict[str, _Habit] = {}
         self._hooks: list[Any] = []
         self._counting = True
+        self._counted = False
         for name, optimizer in optimizers.items():
             self._watch(name, optimizer)
         self._loose = self._unowned()
@@ -125,6 +126,7 @@ class Gradients:
 
     def begin_interval(self) -> bool:
         """A boundary: says whether any optimizer stepped since the last one."""
+        self._counted = False
         stepped = [habit.close_interval() for habit in self._habits.values()]
         return any(stepped)
 
@@ -132,6 +134,15 @@ class Gradients:
     def stepped(self) -> bool:
         """Whether an optimizer stepped since the last boundary."""
         return any(habit.stepped for habit in self._habits.values())
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether an optimizer stepped since the last boundary and `count_step` was not told."""
+        return self.stepped and not self._counted
+
+    def count_step(self) -> None:
+        """The steps since the last boundary are counted: a loop was left behind them."""
+        self._counted = self.stepped
 
     @property
     def torn(self) -> bool:
