@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast.engine.catalog import Catalog, Entry, Listing
-from holdfast.engine.lineage import find_abandoned
+from holdfast.engine.lineage import find_abandoned, find_foreign
 from holdfast.engine.place import find, find_run, reopen
 from holdfast.engine.read import verify
 from holdfast.engine.run_folder import read_attempts
@@ -253,7 +253,7 @@ def latest(folder: str | os.PathLike[str]) -> Checkpoint | None:
     """
     storage = find_run(folder)
     entries = _listing(storage).entries
-    abandoned = find_abandoned(entries, read_attempts(storage))
+    abandoned = find_abandoned(entries, read_attempts(storage)) | find_foreign(storage, entries)
     return next((Checkpoint(storage, one) for one in reversed(entries) if one.name not in abandoned), None)
 
 

@@ -153,6 +153,59 @@ def test_a_failure_that_repeats_falls_back_past_its_checkpoint(folder: Path) -> 
     assert [line["name"] for line in History(folder).events("skipped")] == [on_error.name]
 
 
+def test_a_failure_that_repeats_with_nothing_to_fall_back_to_costs_nothing(folder: Path) -> None:
+    """Crash, look, crash again, mend the script: what was saved on the error is all there is, and it is used."""
+    run_failing(folder, at=3)
+    run_failing(folder, at=3)
+    (on_error,) = checkpoints(folder)
+    run, job = finish(folder)
+    assert run.resumed_from == on_error.name
+    assert all(map(torch.equal, job.weights, untouched().weights))
+
+
+def test_another_error_at_the_same_batch_is_not_the_same_failure(folder: Path) -> None:
+    """A mistake made while mending the first one says nothing against the checkpoint."""
+    run_failing(folder, at=3, save=Every(batches=2) | OnError())
+    on_error = checkpoints(folder)[-1].name
+    job = small()
+
+    def each(batches: int) -> None:
+        raise NameError("a typing mistake")
+
+    with pytest.raises(NameError), Run(folder, job.state, save=RARELY) as run:
+        job.fit(run, 2, each)
+    run, _ = finish(folder)
+    assert run.resumed_from == on_error
+
+
+def test_a_resume_behind_the_last_batch_says_that_none_is_left(folder: Path, capfd: Any) -> None:
+    """Code behind the loop that uses a variable of its body would fail without a word of why."""
+    job = small()
+    with pytest.raises(RuntimeError), Run(folder, job.state, save=RARELY | OnError()) as run:  # noqa: PT012
+        for _ in run.epochs(1):
+            for (inputs,) in run.batches(job.loader):
+                job.step(inputs)
+            raise RuntimeError("in the tail")
+    finish(folder)
+    assert "hands out nothing more" in capfd.readouterr().err
+
+
+def test_what_is_left_is_the_length_of_a_loop(folder: Path) -> None:
+    """A progress bar over it comes to its end after a resume too."""
+    job = small()
+    with pytest.raises(RuntimeError, match="bug"), Run(folder, job.state, save=RARELY | OnError()) as run:
+        job.fit(run, 2, failing(6))
+    again = small()
+    with Run(folder, again.state, save=RARELY) as run:
+        epochs = run.epochs(3)
+        assert len(epochs) == 2
+        lengths = []
+        for _ in epochs:
+            batches = run.batches(again.loader)
+            lengths.append((len(batches), sum(1 for (inputs,) in batches if again.step(inputs) is not None)))
+        assert lengths == [(2, 2), (4, 4)]
+
+
 def test_a_failure_elsewhere_does_not_discredit_a_checkpoint(folder: Path) -> None:
     """Another error, at a later batch, says nothing against the checkpoint that was saved on the first one."""
     run_failing(folder, at=3)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import Every, HoldfastWarning, OnError, OnSignal, Run, checkpoints, latest
+from holdfast import Every, HoldfastWarning, OnError, OnSignal, Run, UsageError, checkpoints, latest
 from tests.harness.history import History
 from tests.harness.small import Small, small, train, untouched
 
@@ -287,3 +287,58 @@ def run_partly(folder: Path) -> Small:
     with Run(folder, job.state, save=RARELY) as run:
         leave(run, job, 3)
     return job
+
+
+def test_behind_a_loop_that_came_to_its_end_saves_are_taken_at_once(folder: Path) -> None:
+    """Batches in no loop over epochs: nobody says that no more will come, and no boundary may ever be passed again."""
+    job = small()
+    with Run(folder, job.state, save=RARELY) as run:
+        for (inputs,) in run.batches(job.loader):
+            job.step(inputs)
+        spoil(job)
+        run.save()
+        run.wait()
+        assert equal(saved(folder), job.weights)
+
+
+def test_the_end_of_such_a_loop_is_saved_whatever_comes_behind(folder: Path) -> None:
+    """The final save holds what its last batch left."""
+    job = small()
+    with Run(folder, job.state, save=RARELY) as run:
+        for (inputs,) in run.batches(job.loader):
+            job.step(inputs)
+        left = job.weights
+        spoil(job)
+    assert equal(saved(folder), left)
+
+
+def test_a_batch_that_was_left_is_counted(folder: Path) -> None:
+    """Handed out is handed out: `break` in each epoch does not lose a batch of the counts."""
+    job = small()
+    with Run(folder, job.state, save=RARELY) as run:
+        for _ in run.epochs(3):
+            for index, (inputs,) in run.batches(job.loader, enumerate=True):
+                job.step(inputs)
+                if index == 2:
+                    break
+    counts = run.progress
+    assert (counts.epoch, counts.batches, counts.step, counts.samples) == (3, 9, 9, 36)
+
+
+def test_an_iterator_kept_in_a_variable_does_not_hide_other_loops_in_silence(folder: Path, capfd: Any) -> None:
+    """It looks as if the other loop stood in its body; closing it, or a later epoch, ends that."""
+    job = small()
+    with Run(folder, job.state, save=RARELY) as run:
+        for epoch in run.epochs(2):
+            warm_up = iter(run.batches(job.loader))
+            job.step(next(warm_up)[0])
+            if epoch:
+                warm_up.close()  # type: ignore[attr-defined]  # a generator
+            else:
+                kept = warm_up
+            for (inputs,) in run.batches(job.loader):
+                job.step(inputs)
+        with pytest.raises(UsageError, match="its epoch ended"):
+            next(kept)
+    assert "close() it first" in capfd.readouterr().err
+    assert run.progress.batches == 1 + 4

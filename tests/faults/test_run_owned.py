@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast import Every, HoldfastWarning, OwnershipError, PlatformError, Run
+from holdfast import Every, HoldfastWarning, OwnershipError, PlatformError, Run, SaveError, latest
 from holdfast.engine import run_folder
 from tests.harness.history import History, assert_nothing_lost
 from tests.harness.injection import syscalls
@@ -142,3 +142,63 @@ def test_windows_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(PlatformError, match="Reading checkpoints and the holdfast command work on Windows"):
         Run(folder, {"model": torch.nn.Linear(1, 1)})
     assert not folder.exists()
+
+
+def test_a_folder_that_was_removed_takes_no_more_checkpoints(folder: Path) -> None:
+    """Made again behind the user's back, it would look like a run that began in its middle."""
+    run = Run(folder, small().state)
+    run.save()
+    run.wait()
+    shutil.rmtree(folder)
+    run.save()
+    with pytest.warns(HoldfastWarning, match="is gone: nothing of this run can be saved"), pytest.raises(SaveError):
+        run.wait()
+    with pytest.raises(SaveError):
+        run.close()
+    assert not folder.exists()
+
+
+def test_a_trainer_whose_folder_was_started_anew_does_not_write_into_it(folder: Path) -> None:
+    """`rm -rf` and a fresh start while the old job still runs: the old one fails loudly, the new one is alone."""
+    old = Run(folder, small().state)
+    shutil.rmtree(folder)
+    subprocess.run([sys.executable, "-c", FRESH, str(folder)], check=True)
+    before = History(folder).checkpoints
+    old.save()
+    with pytest.warns(HoldfastWarning, match="holds another run now"), pytest.raises(SaveError):
+        old.wait()
+    with pytest.raises(SaveError):
+        old.close()
+    assert History(folder).checkpoints == before
+
+
+FRESH = """
+import sys
+from tests.harness.small import train
+train(sys.argv[1])
+"""
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(folder: Path, tmp_path: Path) -> None:
+    """Whoever put it there, its state is not this run's; it is named, kept, and never newest."""
+    train(str(folder))
+    train(str(tmp_path / "other"), 4)
+    stranger = sorted((tmp_path / "other").glob("step-*"))[-1]
+    own = latest(folder)
+    shutil.copytree(stranger, folder / stranger.name)
+    assert own is not None
+    assert latest(folder) == own
+    with pytest.warns(HoldfastWarning, match="written by another run"), Run(folder, small().state) as run:
+        assert run.resumed_from == own.name
+    assert (folder / stranger.name).exists()
+
+
+def test_checkpoints_copied_without_the_record_of_their_run_still_are_one(folder: Path, tmp_path: Path) -> None:
+    """People copy `step-*` to another disk and go on there."""
+    train(str(folder))
+    newest = latest(folder)
+    assert newest is not None
+    shutil.copytree(newest.path, tmp_path / "copy" / newest.name)
+    with Run(tmp_path / "copy", small().state) as run:
+        assert run.resumed_from == newest.name
+        assert run.id == newest.manifest.run

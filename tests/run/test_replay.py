@@ -80,3 +80,18 @@ def test_a_journal_cut_off_in_a_line_counts_up_to_there():
 def test_an_attempt_without_a_journal_expects_nothing():
     """An attempt that died before its first line left nothing to compare."""
     assert replayed(MemoryStorage(), [1]).expected == {}
+
+
+def test_batches_that_logged_nothing_prove_nothing():
+    """The report says so, and does not call them identical."""
+    storage = MemoryStorage()
+    lines = Journal(storage, 1)
+    lines.add("batch", at=[0, 0, 3], n=3, step=3)
+    lines.add("batch", at=[0, 0, 4], n=4, step=4, index="i4")
+    lines.flush()
+    bare, ordered = replayed(storage, [1]), replayed(storage, [1])
+    bare.check((0, 0, 3), {})
+    assert "nothing shows whether they are the same" in bare.report()
+    ordered.check((0, 0, 4), {"index": "i4"})
+    assert "the same samples in the same order; no values were logged" in ordered.report()
+    assert "identical" not in bare.report() + ordered.report()

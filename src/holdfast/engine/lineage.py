@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from holdfast.engine.catalog import Entry
 from holdfast.engine.journal import read_journal
-from holdfast.engine.run_folder import AttemptRecord
+from holdfast.engine.run_folder import AttemptRecord, read_identity
+from holdfast.format.names import RUN_FILE
 from holdfast.storage.base import Storage
 from holdfast.types import Json
 
@@ -23,6 +24,17 @@ def find_abandoned(entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) 
             kept = orders[record.resumed_from]
             gone |= {name for name, order in orders.items() if kept < order and order[0] < record.attempt}
     return frozenset(gone)
+
+
+def find_foreign(storage: Storage, entries: Iterable[Entry]) -> frozenset[str]:
+    """Names of checkpoints that another run wrote, as a trainer does that lives on after its folder was removed.
+
+    None where the folder does not say which run it is.
+    """
+    if RUN_FILE not in storage.list():
+        return frozenset()
+    run = read_identity(storage).run
+    return frozenset(one.name for one in entries if one.manifest.run != run)
 
 
 def find_futile(storage: Storage, entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) -> frozenset[str]:

@@ -15,9 +15,11 @@ from typing import Any
 
 import msgspec
 
+from holdfast.engine.catalog import Catalog
 from holdfast.errors import AlreadyExistsError, CorruptError, OwnershipError, UnsupportedFormatError
 from holdfast.format.manifest import FORMAT
 from holdfast.format.names import CheckpointName, is_debris
+from holdfast.storage.base import Storage
 from holdfast.storage.local import LocalStorage
 from holdfast.storage.locks import RecordLock
 
@@ -107,12 +109,19 @@ class RunFolder:
 
     def identity(self) -> RunIdentity:
         """The run's identity, made at its first start."""
-        made = RunIdentity(FORMAT, uuid.uuid4().hex, _now())
+        made = RunIdentity(FORMAT, self._run_of_checkpoints() or uuid.uuid4().hex, _now())
         try:
             self.storage.create(RUN_FILE, msgspec.json.encode(made))
         except AlreadyExistsError:
             return read_identity(self.storage)
         return made
+
+    def _run_of_checkpoints(self) -> str | None:
+        """Checkpoints that were copied here without the record of their run still belong to it."""
+        if RUN_FILE in self.storage.list():
+            return None
+        entries = Catalog(self.storage).list().entries
+        return entries[-1].manifest.run if entries else None
 
     def attempts(self) -> list[AttemptRecord]:
         """All attempts so far, oldest first."""
@@ -144,7 +153,7 @@ def _acquired(lock: RecordLock, seconds: float) -> bool:
     return True
 
 
-def read_identity(storage: LocalStorage) -> RunIdentity:
+def read_identity(storage: Storage) -> RunIdentity:
     """Raises `NotFoundError`, `CorruptError` or `UnsupportedFormatError`."""
     try:
         identity = msgspec.json.decode(storage.read(RUN_FILE, limit=_SMALL), type=RunIdentity)

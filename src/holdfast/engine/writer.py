@@ -34,6 +34,8 @@ from holdfast.engine.messages import (
     shortened,
 )
 from holdfast.engine.persist import persist
+from holdfast.engine.run_folder import read_identity
+from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.format.names import is_debris
 from holdfast.storage.local import LocalStorage
 from holdfast.storage.locks import RecordLock
@@ -103,7 +105,23 @@ class Writer:
         with memoryview(self._arena) as arena:
             data = bytes(arena[message.offset : message.offset + message.length])
             request = msgspec.json.decode(data, type=SaveRequest)
+            obstacle = self._obstacle(request.manifest.run)
+            if obstacle is not None:
+                return Failed(ordinal=message.ordinal, name=message.name, message=obstacle)
             return persist(self._storage, request, arena)
+
+    def _obstacle(self, run: str) -> str | None:
+        """A folder that was removed, or started anew by another trainer, takes no checkpoint of this run any more."""
+        try:
+            found = read_identity(self._storage).run
+        except NotFoundError:
+            found = ""
+        except HoldfastError as error:
+            return str(error)
+        if found == run:
+            return None
+        what = "holds another run now" if found else "is gone"
+        return f"{self._storage.url} {what}: nothing of this run can be saved there. Put it back, or end this training."
 
     def _answer(self, message: ToTrainer) -> None:
         """A trainer that is gone hears nothing; its checkpoint counts all the same."""

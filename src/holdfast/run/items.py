@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,15 +14,21 @@ from holdfast.engine.catalog import Entry
 from holdfast.errors import MisfitError, UsageError
 from holdfast.state.adapt import adapt
 from holdfast.state.container import ContainerItem
+from holdfast.state.glance import glance
 from holdfast.state.item import Captured, Item, Restore
+from holdfast.state.leaf import LeafItem
 from holdfast.state.loading import INTERNAL, fit
-from holdfast.state.stateful import Frozen, StatefulItem
+from holdfast.state.stateful import Frozen, StatefulItem, copied
 from holdfast.state.torch.module import ModuleItem
 from holdfast.state.torch.optimizer import OptimizerItem
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SMALL = 256
 """Plain leaves up to which an item is copied at every boundary."""
+
+
+Groups = dict[str, list[dict[str, Any]]]
+"""By optimizer, the settings of its parameter groups."""
 
 
 class Items:
@@ -33,8 +40,15 @@ class Items:
         self.items: dict[str, Item] = {name: adapt(name, one) for name, one in state.items()}
         self.modules = dict(_find(self.objects, torch.nn.Module))
         self.optimizers = dict(_find(self.objects, torch.optim.Optimizer)) | dict(_duck_typed(self.objects))
+        self._grouped = {path: one for path, one in self.optimizers.items() if hasattr(one, "param_groups")}
+        self._hiding = {name for name, module in self.modules.items() if _has_extra_state(module)}
         self.schedulers = dict(_find(self.objects, LRScheduler))
         self._small = self._find_small()
+        self._watched = {
+            name: self.objects[name]
+            for name, item in self.items.items()
+            if isinstance(item, ContainerItem | LeafItem) and name not in self._small
+        }
 
     def capture(self) -> dict[str, Captured]:
         """Every item now. Raises `UnsafeValueError` for what cannot be stored."""
@@ -44,12 +58,38 @@ class Items:
         """Items without tensors and with few values: schedulers, scalers, counters. Called at every boundary."""
         return {name: item.freeze() for name, item in self._small.items() if item.length() <= _SMALL}
 
-    def covered(self, frozen: Mapping[str, Frozen]) -> bool:
-        """Whether every item is a module, an optimizer or ``frozen``: its state at the last boundary is known."""
-        return all(
-            name in frozen or name in self.optimizers or isinstance(item, ModuleItem | OptimizerItem)
-            for name, item in self.items.items()
-        )
+    def look(self) -> dict[str, Any]:
+        """What can be seen, without a copy, of items that hold tensors: equal as long as none of them has changed."""
+        return {name: seen for name, one in self._watched.items() if (seen := glance(one)) is not None}
+
+    def obstacle(self, frozen: Mapping[str, Frozen], seen: Mapping[str, Any], *, unseen: bool) -> str | None:
+        """Names an item that has changed since it was ``seen``; with ``unseen`` also one that may have."""
+        for name, item in self.items.items():
+            if name in seen and glance(self.objects[name]) != seen[name]:
+                return f"{name} was changed since"
+            known = name in frozen or name in seen or name in self.optimizers
+            if unseen and not known and (not isinstance(item, ModuleItem | OptimizerItem) or name in self._hiding):
+                return f"changes of {name} cannot be seen"
+        return None
+
+    def freeze_groups(self) -> Groups:
+        """The settings of the optimizers. A loop may change them in mid-batch, without a step."""
+        return {path: [_settings(group) for group in one.param_groups] for path, one in self._grouped.items()}
+
+    @contextlib.contextmanager
+    def put_back_groups(self, groups: Groups) -> Iterator[None]:
+        """The settings as they were, for as long as they are being saved."""
+        now = self.freeze_groups()
+        self._exchange_groups(groups)
+        try:
+            yield
+        finally:
+            self._exchange_groups(now)
+
+    def _exchange_groups(self, groups: Groups) -> None:
+        for path, stored in groups.items():
+            for group, settings in zip(self._grouped[path].param_groups, stored, strict=False):
+                group.update(settings)
 
     def learning_rates(self) -> dict[str, list[float]]:
         return {
@@ -79,15 +119,13 @@ class Items:
         return restores
 
     def _find_small(self) -> dict[str, StatefulItem | ContainerItem]:
-        captured = self.capture()
         return {
             name: item
             for name, item in self.items.items()
             if isinstance(item, StatefulItem | ContainerItem)
             and not (isinstance(item, ContainerItem) and item.holds_objects())
-            and not captured[name].tensors
             and name not in self.optimizers
-            and _leaves(captured[name].tree) <= _SMALL
+            and _is_small(item.capture())
         }
 
 
@@ -127,6 +165,19 @@ def _duck_typed(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for path, one in state.items():
         if not isinstance(one, torch.optim.Optimizer) and hasattr(one, "step") and hasattr(one, "param_groups"):
             yield path, one
+
+
+def _is_small(captured: Captured) -> bool:
+    return not captured.tensors and _leaves(captured.tree) <= _SMALL
+
+
+def _has_extra_state(module: torch.nn.Module) -> bool:
+    plain = torch.nn.Module.get_extra_state
+    return any(type(part).get_extra_state is not plain for part in module.modules())
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: copied(value) for name, value in group.items() if name != "params"}
 
 
 def _leaves(tree: Any) -> int:

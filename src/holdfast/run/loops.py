@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ExactnessWarning, UsageError
+from holdfast.run.counts import whole
 from holdfast.run.holders import BATCHES, STEPS, check_holders
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor
@@ -83,14 +84,14 @@ def steps(session: Session, loader: Iterable[Any], total: int, options: Options)
 
 def batches(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any]:
     """One loop over ``loaders``, in parallel if there are several."""
-    if session.in_body:
-        return _plain(loaders, options)
+    if session.body is not None:
+        return _nested(session, loaders, options)
     return _train(session, loaders, options) if options.train else _validation(session, loaders, options)
 
 
 def _train(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Generator[Any, None, None]:
-    if session.in_body:  # made before the loop that it is nested in
-        yield from _plain(loaders, options)
+    if session.body is not None:  # made before the loop that it is nested in
+        yield from _nested(session, loaders, options)
         return
     check_holders(sys._getframe(), BATCHES, session.voice)
     session.begin("epochs")
@@ -99,12 +100,14 @@ def _train(session: Session, loaders: tuple[Iterable[Any], ...], options: Option
 
 
 def _outermost(session: Session, batches: Iterator[Any]) -> Generator[Any, None, None]:
-    """A loop that stands in no other: whoever leaves it has left the training."""
+    """A loop that stands in no other: behind it the training is over, or goes on with another loop."""
     try:
         yield from batches
     except GeneratorExit:
         session.leave_loops()
         raise
+    if session.loop.mode != "steps":
+        session.leave_loops()
 
 
 def _pass(
@@ -165,18 +168,22 @@ def _hand_out(
                 exhausted = True
                 break
             samples, tokens = _counts(cursors, batch, options)
-            session.in_body = True
+            session.body = cursors
             yield _shown(batch, session.position.batch, options, len(cursors))
-            session.in_body = False
+            if session.body is not cursors:
+                raise UsageError(_STALE)
+            session.body = None
             session.complete_batch(samples, tokens)
             ahead = _consider(session, cursors, length)
         session.loop.end_loop(exhausted)
     except GeneratorExit:
-        session.leave_batch(samples, tokens)
-        session.loop.end_loop(False)
+        if session.loop.cursors is cursors:  # else it was kept in a variable while other loops went on
+            session.leave_batch(samples, tokens)
+            session.loop.end_loop(False)
         raise
     finally:
-        session.in_body = False
+        if session.body is cursors:
+            session.body = None
         for cursor in cursors:
             cursor.close()
 
@@ -213,7 +220,8 @@ def _shown(batch: list[Any], index: int, options: Options, loaders: int) -> Any:
 
 def _counts(cursors: list[Cursor], batch: list[Any], options: Options) -> tuple[int, int]:
     samples = options.samples(batch[0]) if options.samples is not None else cursors[0].samples(batch[0])
-    return samples, options.tokens(batch[0]) if options.tokens is not None else 0
+    tokens = options.tokens(batch[0]) if options.tokens is not None else 0
+    return whole("samples", samples), whole("tokens", tokens)
 
 
 def _shortest(cursors: list[Cursor], limit: int | None) -> int | None:
@@ -223,6 +231,13 @@ def _shortest(cursors: list[Cursor], limit: int | None) -> int | None:
     if len(known) < len(lengths):
         return None
     return min(known if limit is None else [*known, limit])
+
+
+def _nested(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any]:
+    """Inside of the body of another loop; so it looks too behind an iterator that was advanced by hand and kept."""
+    if options.train:
+        session.voice.say("nested", _NESTED, once="nested")
+    return _plain(loaders, options)
 
 
 def _plain(loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any]:
@@ -237,6 +252,12 @@ def _validation(session: Session, loaders: tuple[Iterable[Any], ...], options: O
     yield from _plain(loaders, options)
 
 
+_NESTED = (
+    "run.batches() in the body of another loop of the run is handed out as it is, without boundaries or saves, and a "
+    "resume runs it whole; mark it with train=False if that is meant. If the other one is an iterator that is advanced "
+    "by next(), close() it first."
+)
+_STALE = "this iterator of run.batches() was kept while its epoch ended: make a new one in each epoch."
 _NOTHING_LEFT = (
     "resumed behind the last batch of epoch {}: the loop over batches hands out nothing more, so code behind it cannot "
     "use variables of its body; keep what it needs in run.values"

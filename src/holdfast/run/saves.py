@@ -96,10 +96,15 @@ class Saves:
         try:
             held = self.hold(content, reason)
         except HoldfastError as error:
-            ordinal = self._ordinal + 1
-            self._hear(Failed(ordinal=ordinal, name=self._name(content, ordinal), message=str(error)))
+            self.fail(content.progress, error)
             return False
         return self.commit(held, reason)
+
+    def fail(self, progress: Progress, error: Exception) -> None:
+        """Counts what is due as a save that failed because of ``error``, and says so."""
+        self.due, self._delayed, ordinal = [], False, self._ordinal + 1
+        message = str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}."
+        self._hear(Failed(ordinal=ordinal, name=self._name(progress, ordinal), message=message))
 
     def hold(self, content: Content, reason: tuple[str, ...]) -> Persist:
         """Takes the snapshot alone, for a `commit` before the next one.
@@ -107,7 +112,7 @@ class Saves:
         Raises `MemoryLimitError` if there is no room, or what an item raises.
         """
         ordinal = self._ordinal + 1
-        name = self._name(content, ordinal)
+        name = self._name(content.progress, ordinal)
         manifest = Manifest(
             run=self.run, attempt=self.attempt, ordinal=ordinal, try_id=os.urandom(6).hex(),
             parent=self.ledger.newest, created=datetime.now(UTC).isoformat(), reason=reason, progress=content.progress,
@@ -128,8 +133,8 @@ class Saves:
         self.voice.note("snapshot", f"{held.name} ({', '.join(reason)})", name=held.name, step=_step(held.name))
         return True
 
-    def _name(self, content: Content, ordinal: int) -> str:
-        return str(CheckpointName(content.progress.step, self.attempt, ordinal))
+    def _name(self, progress: Progress, ordinal: int) -> str:
+        return str(CheckpointName(progress.step, self.attempt, ordinal))
 
     def poll(self) -> None:
         """Hears the outcome of the save under way, if it has come."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.engine.catalog import Catalog, Entry
-from holdfast.engine.lineage import find_abandoned as find_abandoned
-from holdfast.engine.lineage import find_futile
+from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile
 from holdfast.engine.place import find, reopen
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.engine.run_folder import AttemptRecord
@@ -32,7 +31,7 @@ class Selection:
 
 
 def select(
-    catalog: Catalog, attempts: list[AttemptRecord], start_from: str | Path | None, voice: Voice, progress: Progressing
+    catalog: Catalog, attempts: list[AttemptRecord], start_from: str | None, voice: Voice, progress: Progressing
 ) -> Selection:
     """Chooses among the run's own checkpoints, or takes ``start_from``.
 
@@ -48,7 +47,10 @@ def select(
         _verify(storage, entry, progress)
         later = frozenset(one.name for one in listing.entries if one.order > entry.order)
         return Selection(entry, storage, True, later)
-    abandoned = find_abandoned(listing.entries, attempts)
+    foreign = find_foreign(storage, listing.entries)
+    for name in foreign:
+        voice.warn("skipped", f"{storage.url}/{name}: was written by another run, and is passed over.", name=name)
+    abandoned = find_abandoned(listing.entries, attempts) | foreign
     candidates = [one for one in listing.entries if one.name not in abandoned]
     chosen = Selection(storage=storage, abandoned=abandoned)
     for entry in _past_repeated_failures(storage, candidates, attempts, voice):

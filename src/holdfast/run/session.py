@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.engine.lineage import ON_ERROR
 from holdfast.errors import ExactnessWarning, HoldfastWarning, UsageError
+from holdfast.run.counts import whole
 from holdfast.run.items import Items
 from holdfast.run.loop_state import LoopState
 from holdfast.run.position import Mode, Position
@@ -37,7 +38,9 @@ class Session:
         self.progress = resumption.progress if resumption is not None and resumption.own else Progress()
         self.loop = LoopState(settings)
         self.snapshots = Snapshots(items, values, self.loop, saves, recorder, voice)
-        self.in_loop = self.in_epoch = self.in_body = False
+        self.in_loop = self.in_epoch = False
+        self.body: list[Cursor] | None = None
+        """The loaders of the loop whose body runs."""
         self.closed: str | None = None
         self._gradients = self.snapshots.observer.gradients
         self._signals, self._resumption = signals, resumption
@@ -184,14 +187,16 @@ class Session:
     def hand_boundary(self, epoch: int, batch: int, step: int | None, samples: int | None, tokens: int | None) -> None:
         """The boundary of a loop written by hand. One that was passed before, by a batch tried again, counts once."""
         random = rng.capture()
-        self._resumption = None
-        now, position = self.progress, Position(epoch=epoch, loop=0, batch=batch)
+        now = self.progress
+        position = Position(epoch=whole("epoch", epoch), loop=0, batch=whole("batch", batch))
         again = position == self.position
         self.progress = Progress(
-            epoch=epoch, batch=batch, step=now.step + self._stepped() if step is None else step,
-            samples=now.samples if samples is None else samples, tokens=now.tokens if tokens is None else tokens,
-            batches=now.batches + (not again), elapsed=self._elapsed(),
+            epoch=position.epoch, batch=position.batch, batches=now.batches + (not again), elapsed=self._elapsed(),
+            step=now.step + self._stepped() if step is None else whole("step", step),
+            samples=now.samples if samples is None else whole("samples", samples),
+            tokens=now.tokens if tokens is None else whole("tokens", tokens),
         )  # fmt: skip
+        self._resumption = None
         self.loop.position = position
         self._pass_boundary(random, "batch", None)
         self.snapshots.save_if_due()
@@ -202,6 +207,7 @@ class Session:
         self._give_up_resumption()
         self.progress = self._after_epoch()
         self.loop.end_epoch()
+        self.body = None
         self._pass_boundary(random, "tail", None)
         if not final:
             self.snapshots.save_if_due(patient=False)
@@ -227,8 +233,13 @@ class Session:
         )  # fmt: skip
 
     def _stepped(self) -> bool:
-        """Whether the interval that ends had an optimizer step; where none can be seen, each batch counts as one."""
-        return self._gradients.uncounted or not self._gradients.counts_steps
+        """Whether the interval that ends had an optimizer step; where none can be seen, each batch counts as one.
+
+        An optimizer whose `step` is never called, but whose parameters change all the same, steps by another method.
+        """
+        if self._gradients.uncounted or not self._gradients.counts_steps:
+            return True
+        return not self._gradients.ever_stepped and not self.snapshots.observer.shadow.unchanged()
 
     def _elapsed(self) -> float:
         now = time.monotonic()
@@ -371,7 +382,7 @@ class Session:
     def _leave_what_is_held(self) -> None:
         """A loop that a variable still holds has not noticed that it was left."""
         if self.loop.mode != "hand" and not self._left:
-            if self.in_body:
+            if self.body is not None:
                 self.leave_batch()
             self.leave_loops()
 

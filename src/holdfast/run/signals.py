@@ -24,6 +24,7 @@ class StopSignals:
     def __init__(self) -> None:
         self._previous: dict[int, Any] = {}
         self._pid = os.getpid()
+        self._active = False
         self.received: int | None = None
         self.insisted = False
         self.at_once = False
@@ -34,7 +35,7 @@ class StopSignals:
         """False where this is not the main thread, which alone may install handlers."""
         if threading.current_thread() is not threading.main_thread():
             return False
-        self.received, self.insisted, self.at_once = None, False, False
+        self.received, self.insisted, self.at_once, self._active = None, False, False, True
         for name in _STOPPING:
             number = getattr(signal, name)
             if number not in self._previous:
@@ -43,13 +44,15 @@ class StopSignals:
 
     def remove(self) -> None:
         """Puts the handlers before back, unless someone has installed others since."""
-        for number, previous in self._previous.items():
+        for number, previous in list(self._previous.items()):
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, previous if previous is not None else signal.SIG_DFL)
-        self._previous.clear()
+                del self._previous[number]
+        self._active = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid or self.received is not None:
+        # One that others have put theirs over cannot be taken out of the chain: it hands on what comes.
+        if os.getpid() != self._pid or self.received is not None or not self._active:
             self.insisted = True
             self._pass_on(number, frame)
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.engine.checkpointer import ItemDraft
 from holdfast.engine.messages import Persist
+from holdfast.errors import UnsafeValueError
 from holdfast.run.boundary import Boundary, Observer
 from holdfast.run.items import Items
 from holdfast.run.loop_state import LoopState
@@ -29,16 +30,12 @@ ASKED = "asked for"
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """A loop was left in its body: what its last boundary stored, and the boundary that leaving it makes.
-
-    ``begun`` says whether it was left in the midst of a batch.
-    """
+    """A loop was left in its body: what its last boundary stored, and the boundary that leaving it makes."""
 
     last: Stored | None
     after: Boundary
     stored: Stored | None
-    versions: list[int]
-    begun: bool
+    marks: list[object]
 
 
 class Snapshots:
@@ -75,7 +72,9 @@ class Snapshots:
             return
         if not self._saves.checkpointer.busy:
             self._reserved = True
-            self._saves.checkpointer.reserve({name: draft(one) for name, one in self._items.capture().items()})
+            # What an item raises is said by the first save, which tries it again.
+            with contextlib.suppress(UnsafeValueError):
+                self._saves.checkpointer.reserve({name: draft(one) for name, one in self._items.capture().items()})
 
     def _here(self) -> tuple[Position, int, int] | None:
         last = self.boundary
@@ -130,14 +129,18 @@ class Snapshots:
         return self._save(self.boundary)
 
     def _save(self, boundary: Boundary) -> bool:
-        return self._commit(boundary, self._items.capture(), self._loop.stored(boundary))
-
-    def _commit(self, boundary: Boundary, captured: dict[str, Captured], stored: Stored | None) -> bool:
+        """Saves ``boundary``, which is now. What an item raises fails this save, not the training."""
+        stored = self._loop.stored(boundary)
         if stored is None:
             self._saves.due.clear()
             self._voice.warn("position_lost", _POSITION_LOST)
             return False
-        taken = self._saves.save(self._content(boundary, captured, stored))
+        try:
+            content = self._content(boundary, self._items.capture(), stored)
+        except Exception as error:
+            self._saves.fail(boundary.progress, error)
+            return False
+        taken = self._saves.save(content)
         if taken:
             self._saved, self._waited = self._here(), 0
         return taken
@@ -164,7 +167,7 @@ class Snapshots:
         last = self._loop.stored(self.boundary)
         for cursor in self._loop.cursors:
             cursor.mark()
-        self._left = self._left_at(self._loop.next_batch(), progress, last, begun=True)
+        self._left = self._left_at(self._loop.next_batch(), progress, last)
 
     def leave_loops(self, epoch_end: Progress | None) -> None:
         """The outermost loop was left. A final save will want the state of now, and code behind may change it.
@@ -174,19 +177,18 @@ class Snapshots:
         if self.boundary is None:
             return
         left = self._left
-        if epoch_end is not None and (left is None or left.versions != self.observer.shadow.versions()):
+        if epoch_end is not None and (left is None or left.marks != self.observer.shadow.marks()):
             last = self._loop.stored(self.boundary) if left is None else left.last
-            begun = left is not None
             self._loop.ends.clear()
-            self._left = self._left_at(Position(epoch=epoch_end.epoch), epoch_end, last, begun=begun)
+            self._left = self._left_at(Position(epoch=epoch_end.epoch), epoch_end, last)
         # What goes wrong here is said at the end, when it is tried again.
         with contextlib.suppress(Exception):
             held = self._hold_final(self.boundary)
             self._held = held if isinstance(held, Persist) else None
 
-    def _left_at(self, position: Position, progress: Progress, last: Stored | None, *, begun: bool) -> _Left:
+    def _left_at(self, position: Position, progress: Progress, last: Stored | None) -> _Left:
         after = Boundary(progress, position, rng.capture(), clean=False, values=copied(self._values))
-        return _Left(last, after, self._loop.stored(after), self.observer.shadow.versions(), begun)
+        return _Left(last, after, self._loop.stored(after), self.observer.shadow.marks())
 
     def _hold_final(self, boundary: Boundary) -> Persist | str | None:
         """The snapshot for a final save: the last boundary if it is still there, else the state now.
@@ -195,10 +197,9 @@ class Snapshots:
         """
         self._saves.wait()
         left, reason = self._left, self._reasons(AT_END)
-        begun = left is not None and left.begun
-        if self._is_saved() and (left is None or self._obstacle(boundary, begun=begun, seen=False) is None):
+        if self._is_saved() and (left is None or self._obstacle(boundary, unseen=False) is None):
             return None
-        obstacle = self._obstacle(boundary, begun=begun)
+        obstacle = self._obstacle(boundary)
         if obstacle is None:
             return self._hold_last(boundary, reason)
         if self.observer.gradients.torn:
@@ -207,11 +208,11 @@ class Snapshots:
             return obstacle
         return self._saves.hold(self._content(left.after, self._items.capture(), left.stored), reason)
 
-    def _obstacle(self, boundary: Boundary, *, begun: bool, seen: bool = True) -> str | None:
+    def _obstacle(self, boundary: Boundary, *, unseen: bool = True) -> str | None:
         """Why the last boundary is lost by now; None if it can still be saved."""
         if self._stored_last(boundary) is None:
             return "the loader keeps its own position, and has moved on since"
-        return self.observer.obstacle(boundary, begun=begun, seen=seen)
+        return self.observer.obstacle(boundary, unseen=unseen)
 
     def _stored_last(self, boundary: Boundary) -> Stored | None:
         return self._left.last if self._left is not None else self._loop.stored(boundary)
@@ -220,7 +221,7 @@ class Snapshots:
         """Everything as it was at the boundary, whatever a batch that failed has done to small items and buffers."""
         stored = self._stored_last(boundary)
         assert stored is not None, "a lost position is an obstacle"
-        with self.observer.shadow.put_back():
+        with self.observer.put_back(boundary):
             captured = self._items.capture() | {name: frozen() for name, frozen in boundary.small.items()}
             return self._saves.hold(self._content(boundary, captured, stored), reason)
 
@@ -232,14 +233,18 @@ class Snapshots:
 
     def end(self) -> None:
         """The final save of a loop that was left, or that is written by hand, unless all of it is saved."""
-        boundary = self.boundary
-        if boundary is None:
+        if self.boundary is None:
             return
-        asked = ASKED in self._saves.due
+        try:
+            self._end(self.boundary, asked=ASKED in self._saves.due)
+        except Exception as error:
+            self._saves.fail(self.boundary.progress, error)
+
+    def _end(self, boundary: Boundary, *, asked: bool) -> None:
         if self._loop.mode != "hand":
             self._commit_held(self._held or self._hold_final(boundary), AT_END)
-        elif self._obstacle(boundary, begun=False, seen=False) is None or not asked:
-            self._end_at_boundary(boundary, AT_END, begun=False)
+        elif self._obstacle(boundary, unseen=False) is None or not asked:
+            self._end_at_boundary(boundary, AT_END, unseen=False)
         else:
             self._saves.request(AT_END)
             self._save_as_it_is(boundary.progress)
@@ -247,15 +252,15 @@ class Snapshots:
     def end_on_exception(self, reason: str) -> None:
         """The save after an exception: of the last boundary, or none, for a batch may be half done."""
         if self.boundary is not None:
-            self._end_at_boundary(self.boundary, reason, begun=True)
+            self._end_at_boundary(self.boundary, reason, unseen=True)
 
-    def _end_at_boundary(self, boundary: Boundary, reason: str, *, begun: bool) -> None:
+    def _end_at_boundary(self, boundary: Boundary, reason: str, *, unseen: bool) -> None:
         self._saves.wait()
         held: Persist | str | None = None
         if not self._is_saved():
-            held = self._obstacle(boundary, begun=begun, seen=begun)
+            held = self._obstacle(boundary, unseen=unseen)
             held = held or self._hold_last(boundary, self._reasons(reason))
-        self._commit_held(held, reason, hint=not begun)
+        self._commit_held(held, reason, hint=not unseen)
 
     def _commit_held(self, held: Persist | str | None, reason: str, *, hint: bool = False) -> None:
         """Commits a snapshot, or says why there is none; with a ``hint`` also what to do."""

@@ -69,11 +69,19 @@ class Voice:
         """For the record: journal and ``on_event``."""
         event = Event(kind, message, data)
         self._record(event)
-        if self.on_event is not None:
+        if self.on_event is None:
+            return
+        try:
             self.on_event(event)
+        except Exception as error:
+            # A listener's failure must not end the training; one that warns of itself would be asked again.
+            text = f"run.on_event raised {error!r} for the event {kind!r}"
+            warnings.warn(text, HoldfastWarning, stacklevel=_levels_of_holdfast())
 
-    def say(self, kind: str, message: str, **data: Any) -> None:
-        """For people too: a line on standard error."""
+    def say(self, kind: str, message: str, *, once: str | None = None, **data: Any) -> None:
+        """For people too: a line on standard error. With ``once``, only the first time for that key."""
+        if self._is_repeated(once):
+            return
         # A launcher that has closed its end of the pipe must not end the training.
         with contextlib.suppress(OSError, ValueError):
             print(f"holdfast: {message}", file=sys.stderr, flush=True)
@@ -89,12 +97,17 @@ class Voice:
         **data: Any,
     ) -> None:
         """Needs attention: a Python warning. With ``once``, only the first time for that key."""
-        if once is not None and once in self._said:
+        if self._is_repeated(once):
             return
-        if once is not None:
-            self._said.add(once)
         self.note(kind, message, **data)
         warnings.warn(message, category, stacklevel=_levels_of_holdfast())
+
+    def _is_repeated(self, once: str | None) -> bool:
+        if once is None:
+            return False
+        repeated = once in self._said
+        self._said.add(once)
+        return repeated
 
     def _record(self, event: Event) -> None:
         if self.journal is None:

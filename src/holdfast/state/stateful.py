@@ -131,7 +131,8 @@ def copied(value: Any) -> Any:
 def _copied_rarely(value: Any) -> Any:
     if isinstance(value, dict):
         copy = value.copy()
-        copy.update((key, copied(part)) for key, part in value.items())
+        for key, part in value.items():  # not update(), which counts pairs where it is a Counter
+            copy[key] = copied(part)
         return copy
     if type(value) is deque:
         return deque(map(copied, value), value.maxlen)

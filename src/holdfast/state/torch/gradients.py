@@ -25,7 +25,8 @@ _WATCHED = 8
 class _Habit:
     """What was seen of one optimizer: whether the loop replaces its gradients between two steps."""
 
-    parameters: list[torch.Tensor]
+    optimizer: Any
+    parameters: list[torch.Tensor] = field(default_factory=list)
     stepping: bool = False
     stepped: bool = False
     left_over: bool = False
@@ -35,6 +36,9 @@ class _Habit:
 
     def close_interval(self) -> bool:
         """At a boundary: whether it stepped. Gradients are then left over if the loop drops them before adding more."""
+        groups = getattr(self.optimizer, "param_groups", ())
+        if len(self.parameters) != sum(len(group["params"]) for group in groups):
+            self.parameters = _optimizer_parameters(self.optimizer)
         self.left_over = self.left_over_now()
         stepped, self.stepped = self.stepped, False
         return stepped
@@ -72,9 +76,9 @@ class Gradients:
 
     def _watch(self, name: str, optimizer: Any) -> None:
         """Follows an optimizer by its hooks; one without hooks has none but pending gradients."""
-        habit = self._habits[name] = _Habit([])
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            habit.replaces = False
+        known = isinstance(optimizer, torch.optim.Optimizer)
+        habit = self._habits[name] = _Habit(optimizer if known else None, replaces=known)
+        if not known:
             self._wrap_step(habit, optimizer)
             return
 
@@ -82,7 +86,7 @@ class Gradients:
             self._before_step(habit)
 
         def after(*_: Any) -> None:
-            self._after_step(habit, optimizer)
+            self._after_step(habit)
 
         self._hooks += [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
         habit.parameters = _optimizer_parameters(optimizer)
@@ -97,6 +101,7 @@ class Gradients:
             habit.stepping = True
             result = step(*args, **kwargs)
             habit.stepping, habit.stepped = False, True
+            habit.seen += 1
             return result
 
         try:
@@ -115,14 +120,19 @@ class Gradients:
             kept = any(reference() is not None and reference() is owner.grad for owner, reference in habit.after_step)
             habit.replaces = habit.replaces and not kept
 
-    def _after_step(self, habit: _Habit, optimizer: torch.optim.Optimizer) -> None:
+    def _after_step(self, habit: _Habit) -> None:
         habit.stepping, habit.stepped = False, True
         habit.seen += 1
-        if habit.seen <= 3 or len(habit.parameters) == 0:
-            habit.parameters = _optimizer_parameters(optimizer)
         step = 1 if habit.seen <= 3 else max(1, len(habit.parameters) // _WATCHED)
-        watched = habit.parameters[::step]
+        watched = [one for one in habit.parameters[::step] if one.grad is not None]
+        if not watched:  # the few that are looked at may all be frozen
+            watched = [one for one in habit.parameters if one.grad is not None]
         habit.after_step = [(one, TensorWeakRef(one.grad)) for one in watched if one.grad is not None]
+
+    @property
+    def owned(self) -> set[int]:
+        """Ids of the parameters that an optimizer has."""
+        return {id(one) for habit in self._habits.values() for one in habit.parameters}
 
     def begin_interval(self) -> bool:
         """A boundary: says whether any optimizer stepped since the last one."""
@@ -145,6 +155,11 @@ class Gradients:
         self._counted = self.stepped
 
     @property
+    def ever_stepped(self) -> bool:
+        """Whether any optimizer's ``step`` was ever called."""
+        return any(habit.seen or habit.stepped for habit in self._habits.values())
+
+    @property
     def torn(self) -> bool:
         """Whether the last step of an optimizer began and did not end: its parameters are of two steps."""
         return any(habit.stepping for habit in self._habits.values())
@@ -153,6 +168,10 @@ class Gradients:
         """Whether no gradient is pending. Cheap: called at each boundary, after `begin_interval`."""
         owned = (one for habit in self._habits.values() if not habit.left_over for one in habit.parameters)
         return all(one.grad is None for one in owned) and all(one.grad is None for one in self._loose)
+
+    def fingerprint(self) -> list[tuple[str, int, int]]:
+        """Which gradients are pending, and how often each was changed in place: equal if none was added to since."""
+        return [(path, id(one), one._version) for path, one in self.pending().items()]
 
     def pending(self, *, now: bool = False) -> dict[str, torch.Tensor]:
         """Every pending gradient of the last boundary, or of ``now``, by its parameter's path, zero ones included."""
@@ -190,12 +209,12 @@ class Gradients:
         """Every parameter once, by item and name, or by its place in an optimizer if no module of the state has it."""
         seen: set[int] = set()
         for path, one in _paths(self._modules, self._optimizers):
-            if id(one) not in seen and one.requires_grad:
+            if id(one) not in seen:
                 seen.add(id(one))
                 yield path, one
 
     def _unowned(self) -> list[torch.Tensor]:
-        owned = {id(one) for habit in self._habits.values() for one in habit.parameters}
+        owned = self.owned
         return [one for _, one in self._named() if id(one) not in owned]
 
 
@@ -221,7 +240,8 @@ class GradientRestore:
 
 
 def _optimizer_parameters(optimizer: Any) -> list[torch.Tensor]:
-    return [one for group in optimizer.param_groups for one in group["params"] if one.requires_grad]
+    """All of them: one that is frozen now may hold a gradient from before, or be thawed later."""
+    return [one for group in optimizer.param_groups for one in group["params"]]
 
 
 def _paths(modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,16 +1,23 @@
-"""Whether anything of the state changed since a boundary, and what it was there."""
+"""Whether anything of the modules changed since a boundary, and what it was there."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 
+from holdfast.state.torch.tensor import is_uninitialized
+
 BUFFER_LIMIT = 4 << 20
 """Bytes of buffers that are copied at each boundary. Larger ones are only watched."""
+_PROBES = 16
+_PROBE_BYTES = 64
+
+Slot = tuple[dict[str, Any], str]
+"""Where a module keeps a tensor: its dict and the name in it. Some modules put new buffers there in each forward."""
 
 
 class Shadow:
@@ -19,37 +26,58 @@ class Shadow:
     Small buffers are copied, because BatchNorm changes its statistics in the forward pass, without an optimizer step,
     and without moving a version counter. All other tensors are watched by their version counters,
     which every change in place moves but fused optimizers and writes through ``.data``; optimizer steps are known from
-    their hooks.
+    their hooks. Modules without an ``owned`` parameter, such as averages of another one, are often written through
+    ``.data``: on the CPU, a few bytes of some of their parameters are remembered too.
     """
 
-    def __init__(self, modules: Mapping[str, torch.nn.Module]) -> None:
+    def __init__(self, modules: Mapping[str, torch.nn.Module], owned: Collection[int] = ()) -> None:
         self._modules = modules
+        self._owned = frozenset(owned)
+        self._slots: list[Slot] = []
         self._buffers: list[torch.Tensor] = []
         self._copies: list[torch.Tensor] = []
-        self._watched: list[torch.Tensor] = []
-        self._versions: list[int] = []
+        self._watched: list[Slot] = []
+        self._tensors: list[torch.Tensor] = []
+        self._probed: list[torch.Tensor] = []
+        self._marks: list[object] = []
         self._places: list[int] = []
         self._moves: list[tuple[int, int, int]] = []
+        self._lazy: list[torch.Tensor] = []
         self.refresh()
 
     def refresh(self) -> None:
         """Looks again which tensors there are: called when the modules may have changed."""
-        buffers = list(_unique(one for module in self._modules.values() for one in module.buffers()))
-        small = sum(one.nbytes for one in buffers) <= BUFFER_LIMIT
-        self._buffers = buffers if small else []
-        parameters = _unique(one for module in self._modules.values() for one in module.parameters())
-        self._watched = [*parameters, *(() if small else buffers)]
-        self._copies = [one.detach().clone() for one in self._buffers]
-        self._moves = []
+        buffers = _slots(self._modules, "_buffers")
+        small = sum(holder[name].nbytes for holder, name in buffers) <= BUFFER_LIMIT
+        self._slots = buffers if small else []
+        self._watched = [*_slots(self._modules, "_parameters"), *(() if small else buffers)]
+        self._tensors = [holder[name] for holder, name in self._watched]
+        self._probed = list(_unowned(self._modules, self._owned))
+        self._lazy = [one for one in _tensors(self._modules) if is_uninitialized(one)]
+        self._take(self._now())
         self.mark()
+
+    def _now(self) -> list[Any]:
+        return [holder.get(name) for holder, name in self._slots]
+
+    def _take(self, buffers: list[torch.Tensor]) -> None:
+        self._buffers, self._moves = buffers, []
+        self._copies = [one.detach().clone() for one in buffers]
 
     def mark(self) -> None:
         """Remembers this moment."""
-        if self._buffers:
+        if self._lazy and not any(map(is_uninitialized, self._lazy)):
+            self.refresh()
+        if self._slots:
             self._copy_buffers()
-        self._versions = self.versions()
+        self._marks = self.marks()
 
     def _copy_buffers(self) -> None:
+        now = self._now()
+        if any(one is not before for one, before in zip(now, self._buffers, strict=True)):
+            self._slots = [slot for slot, one in zip(self._slots, now, strict=True) if one is not None]
+            self._take([one for one in now if one is not None])
+            return
         places = [one.data_ptr() for one in self._buffers]
         if self._moves and places == self._places:
             for move in self._moves:
@@ -60,29 +88,37 @@ class Shadow:
                 copy.copy_(buffer)
         self._places, self._moves = places, _moves(self._copies, self._buffers)
 
-    def versions(self) -> list[int]:
-        """The version counters of all watched tensors now."""
-        return [one._version for one in self._watched]
+    def marks(self) -> list[object]:
+        """The version counters of all watched tensors now, and the bytes that are looked at."""
+        versions: list[object] = [one._version for one in self._tensors]
+        return versions + [ctypes.string_at(one.data_ptr(), min(one.nbytes, _PROBE_BYTES)) for one in self._probed]
 
     def unchanged(self) -> bool:
-        """Whether no watched tensor was changed in place since the last mark."""
-        return self.versions() == self._versions
+        """Whether no watched tensor was changed in place or replaced since the last mark."""
+        same = all(holder.get(name) is one for (holder, name), one in zip(self._watched, self._tensors, strict=True))
+        fitting = all(_alike(one, copy) for one, copy in zip(self._now(), self._copies, strict=True))
+        return same and fitting and self.marks() == self._marks
 
     @contextlib.contextmanager
-    @torch.no_grad()
     def put_back(self) -> Iterator[None]:
         """The buffers as they were at the mark, for as long as they are being saved."""
-        now = [one.detach().clone() for one in self._buffers]
-        self._exchange(self._copies)
+        buffers = self._now()
+        now = [one.detach().clone() for one in buffers]
+        _exchange(buffers, self._copies)
         try:
             yield
         finally:
-            self._exchange(now)
+            _exchange(buffers, now)
 
-    def _exchange(self, values: list[torch.Tensor]) -> None:
-        with torch.no_grad():
-            for buffer, value in zip(self._buffers, values, strict=True):
-                buffer.copy_(value)
+
+def _exchange(buffers: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer.copy_(value)
+
+
+def _alike(one: Any, copy: torch.Tensor) -> bool:
+    return one is not None and one.shape == copy.shape and one.dtype == copy.dtype
 
 
 def _moves(copies: list[torch.Tensor], buffers: list[torch.Tensor]) -> list[tuple[int, int, int]]:
@@ -96,9 +132,30 @@ def _moves(copies: list[torch.Tensor], buffers: list[torch.Tensor]) -> list[tupl
     return [(copy.data_ptr(), buffer.data_ptr(), buffer.nbytes) for copy, buffer in pairs]
 
 
-def _unique(tensors: Iterable[Any]) -> Iterator[Any]:
-    seen: set[int] = set()
-    for one in tensors:
-        if id(one) not in seen:
-            seen.add(id(one))
-            yield one
+def _slots(modules: Mapping[str, torch.nn.Module], kind: str) -> list[Slot]:
+    """Every parameter or buffer once, by where it is kept. What is not initialised yet has nothing to remember."""
+    found: dict[int, Slot] = {}
+    for module in modules.values():
+        for part in module.modules():
+            holder = getattr(part, kind)
+            for name, one in holder.items():
+                if one is not None and not is_uninitialized(one):
+                    found.setdefault(id(one), (holder, name))
+    return list(found.values())
+
+
+def _tensors(modules: Mapping[str, torch.nn.Module]) -> Iterator[torch.Tensor]:
+    for module in modules.values():
+        yield from module.parameters()
+        yield from module.buffers()
+
+
+def _unowned(modules: Mapping[str, torch.nn.Module], owned: frozenset[int]) -> Iterator[torch.Tensor]:
+    """A few parameters, spread over each module that no optimizer has anything of."""
+    for module in modules.values():
+        parameters = [one for one in module.parameters() if not is_uninitialized(one)]
+        if parameters and not any(id(one) in owned for one in parameters):
+            plain = [
+                one for one in parameters if one.device.type == "cpu" and one.layout == torch.strided and one.nbytes
+            ]
+            yield from plain[:: len(plain) // _PROBES + 1]
