@@ -95,3 +95,14 @@ def test_batches_that_logged_nothing_prove_nothing():
     ordered.check((0, 0, 4), {"index": "i4"})
     assert "the same samples in the same order; no values were logged" in ordered.report()
     assert "identical" not in bare.report() + ordered.report()
+
+
+def test_a_damaged_line_is_left_out():
+    """The journal has no digest: a line that makes no sense is not compared with, whatever it holds."""
+    storage = MemoryStorage()
+    journal(storage, 1, 0.1, 0.2, 0.3)
+    lines = Journal(storage, 1)
+    for fields in ({"at": [0, 0, {}]}, {"at": ["x", 0, 9]}, {"n": "x"}, {"n": None}, {"log": 3}, {"log": {"loss": 1}}):
+        lines.add("batch", **({"at": [0, 0, 9], "n": 9} | fields))
+    lines.flush()
+    assert set(replayed(storage, [1]).expected) == {(0, 0, 3)}

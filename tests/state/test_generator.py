@@ -119,6 +119,48 @@ def test_cycles_and_depth_are_bounded():
     """An object that holds itself ends the search; what is too deep is not reached."""
     loop: dict[str, object] = {}
     loop["self"] = loop
-    loop["a"] = {"b": {"c": {"d": random.Random(0)}}}
+    loop["a"] = {"b": {"c": {"d": {"e": random.Random(0)}}}}
     assert find_generators(loop) == {}
-    assert list(find_generators(loop, depth=4)) == ["a.b.c.d"]
+    assert list(find_generators(loop, depth=5)) == ["a.b.c.d.e"]
+
+
+def mersenne(pos):
+    state = np.random.MT19937(0).state
+    return {**state, "state": {**state["state"], "pos": pos}}
+
+
+PYTHON = random.Random(0).getstate()
+REFUSED = {
+    "python_index": ("python", (3, (*PYTHON[1][:-1], 625), None)),
+    "python_gauss": ("python", (3, PYTHON[1], "x")),
+    "python_text": ("python", "x"),
+    "python_word": ("python", (3, (None, *PYTHON[1][1:]), None)),
+    "numpy_mt_index": ("numpy_mt", mersenne(5000)),
+    "numpy_mt_negative": ("numpy_mt", mersenne(-1)),
+    "numpy_mt_none": ("numpy_mt", mersenne(None)),
+    "numpy_mt_key": ("numpy_mt", {**mersenne(1), "state": {"key": np.zeros(3, np.uint32), "pos": 1}}),
+    "numpy_legacy_index": ("numpy_legacy", {**mersenne(500_000_000), "has_gauss": 0, "gauss": 0.0}),
+    "numpy_legacy_gauss": ("numpy_legacy", {**mersenne(1), "has_gauss": 1, "gauss": None}),
+    "numpy_philox_position": ("numpy_philox", {**np.random.Philox(0).state, "buffer_pos": 5}),
+    "numpy_philox_counter": ("numpy_philox", {**np.random.Philox(0).state, "state": {"counter": 0, "key": 0}}),
+    "numpy_pcg_float": ("numpy_pcg", {**np.random.PCG64(0).state, "state": {"state": 1.5, "inc": 1}}),
+    "numpy_pcg_negative": ("numpy_pcg", {**np.random.PCG64(0).state, "state": {"state": -1, "inc": 1}}),
+    "numpy_pcg_half": ("numpy_pcg", {**np.random.PCG64(0).state, "uinteger": 2**70}),
+    "numpy_pcg_list": ("numpy_pcg", []),
+    "torch_size": ("torch", torch.zeros(9, dtype=torch.uint8)),
+    "torch_zeros": ("torch", torch.zeros(5056, dtype=torch.uint8)),
+    "torch_floats": ("torch", torch.zeros(5056)),
+    "torch_matrix": ("torch", torch.zeros(2, 3, dtype=torch.uint8)),
+    "torch_number": ("torch", 3),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_a_state_that_no_generator_can_have_is_refused_and_changes_nothing(name):
+    """Whatever a checkpoint holds under its name; an index beyond the words would be read beyond the memory."""
+    kind, state = REFUSED[name]
+    make, draw = GENERATORS[kind]
+    generator, twin = make(1), make(1)
+    with pytest.raises(MisfitError, match="refused the saved state"):
+        set_generator_state(generator, state)
+    assert [draw(generator) for _ in range(3)] == [draw(twin) for _ in range(3)]

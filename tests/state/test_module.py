@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import msgspec
 import pytest
 import torch
 from torch import nn
 
-from holdfast.errors import MisfitError, UnsafeValueError
+from holdfast.errors import CorruptError, MisfitError, UnsafeValueError
 from holdfast.state.adapt import adapt
 
 
@@ -315,3 +316,22 @@ def test_another_kind_of_object_under_the_name_is_refused(save):
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(MisfitError, match=r"'x'.*module; here: optimizer"):
         adapt("x", optimizer).prepare(save(net, "x").record)
+
+
+@pytest.mark.parametrize("versions", [-1, [1], {"": -1}, {"0": {"version": "x"}}])
+def test_versions_that_are_none_are_corrupt(save, versions):
+    """Layers read them when they load, after tensors have been read in place."""
+    model = nn.BatchNorm1d(2)
+    record = msgspec.structs.replace(save(model).record, metadata={"versions": versions})
+    with pytest.raises(CorruptError, match="versions"):
+        adapt("model", model).prepare(record)
+
+
+def test_a_name_that_refers_to_another_ones_tensor_is_refused(save):
+    """It would be read into the wrong place, and loaded from there."""
+    model = nn.Linear(2, 2)
+    record = msgspec.structs.replace(
+        save(model).record, tree={"weight": {"$tensor": "bias"}, "bias": {"$tensor": "bias"}}
+    )
+    with pytest.raises(MisfitError, match="weight: refers to the tensor of another name"):
+        adapt("model", model).prepare(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import msgspec
 import pytest
 import torch
 from torch import nn, optim
@@ -216,3 +217,76 @@ def test_capture_moves_no_version_counter(save):
     versions = [t._version for t in tensors]
     save(optimizer)
     assert versions == [t._version for t in tensors]
+
+
+def with_group(saved, **changes):
+    """The record with other settings in its group; one that is `...` is taken out."""
+    (group,) = saved.record.tree["param_groups"]
+    group = {key: value for key, value in (group | changes).items() if value is not ...}
+    return msgspec.structs.replace(saved.record, tree={**saved.record.tree, "param_groups": [group]})
+
+
+REFUSED = {
+    "lr_absent": {"lr": ...},
+    "lr_text": {"lr": "x"},
+    "lr_none": {"lr": None},
+    "lr_list": {"lr": [0.1]},
+    "lr_dict": {"lr": {}},
+    "params_absent": {"params": ...},
+    "params_short": {"params": [0]},
+    "params_nested": {"params": [{}, {}, {}, {}]},
+    "betas_number": {"betas": 0.9},
+    "betas_short": {"betas": [0.9]},
+    "betas_text": {"betas": ["x", "y"]},
+    "eps_text": {"eps": "x"},
+    "switch_text": {"amsgrad": "x"},
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_settings_that_no_step_could_use_are_refused(save, name):
+    """When the checkpoint is fitted, not in the first step after it."""
+    optimizer = optim.Adam(net().parameters(), lr=0.1)
+    record = with_group(save(optimizer), **REFUSED[name])
+    with pytest.raises(MisfitError, match="parameter group 0, "):
+        adapt("optimizer", optimizer).prepare(record)
+
+
+ACCEPTED = {
+    "another_version_adds": {"a_new_switch": True},
+    "another_version_lacks": {"decoupled_weight_decay": ..., "foreach": ..., "maximize": ...},
+    "undecided_switches": {"foreach": True, "fused": None, "amsgrad": None, "maximize": None},
+    "whole_numbers": {"lr": 1, "weight_decay": 1},
+    "list_for_tuple": {"betas": [0.9, 0.99]},
+    "scheduler_was_there": {"initial_lr": 0.1, "swa_lr": None},
+}
+
+
+@pytest.mark.parametrize("name", list(ACCEPTED))
+def test_settings_of_another_version_or_script_are_taken(save, load, name):
+    """What the checkpoint holds counts, and what it lacks stays as the class has it."""
+    model = net()
+    optimizer = optim.Adam(model.parameters(), lr=0.1)
+    saved = save(optimizer)
+    saved.record = with_group(saved, **ACCEPTED[name])
+    load(optimizer, saved)
+    train(model, optimizer, 1, seed=1)
+
+
+@pytest.mark.parametrize(("here", "there"), [(0.1, torch.tensor(0.1)), (torch.tensor(0.1), 0.1)])
+def test_a_rate_may_be_a_number_or_a_tensor(save, load, here, there):
+    """Of one element: they are the same to a step."""
+    model = net()
+    saved = save(optim.Adam(model.parameters(), lr=there))
+    optimizer = optim.Adam(model.parameters(), lr=here)
+    load(optimizer, saved)
+    train(model, optimizer, 1, seed=1)
+
+
+@pytest.mark.parametrize("state", [-1, [], {"$dict": [[0, -1]]}])
+def test_a_state_that_is_none_is_refused(save, state):
+    """The same for what belongs to the parameters."""
+    optimizer = optim.Adam(net().parameters(), lr=0.1)
+    record = save(optimizer).record
+    with pytest.raises(MisfitError, match="state in the checkpoint is not one of each parameter"):
+        adapt("optimizer", optimizer).prepare(msgspec.structs.replace(record, tree={**record.tree, "state": state}))

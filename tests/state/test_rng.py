@@ -103,3 +103,61 @@ def test_numpy_is_left_alone_until_it_is_used():
     code = "import sys; from holdfast.state.torch import rng; s = rng.capture(); assert s.numpy is None; "
     code += "assert 'numpy.random' not in sys.modules; rng.restore(s); assert rng.same(s, rng.capture())"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+BROKEN = [
+    ("python", "gauss", "x"),
+    ("python", "version", 2),
+    ("python", "words", None),
+    ("python", "words", np.zeros(625, np.float32)),
+    ("python", "words", np.full(625, 625, np.uint32)),
+    ("numpy", "state", {"key": np.zeros(624, np.uint32), "pos": 500_000_000}),
+    ("numpy", "state", {"key": np.zeros(624, np.uint32), "pos": 625}),
+    ("numpy", "state", {"key": np.zeros(624, np.uint32), "pos": -1}),
+    ("numpy", "state", {"key": np.zeros(624, np.uint32), "pos": 1.5}),
+    ("numpy", "state", {"key": np.zeros(624, np.uint64), "pos": 1}),
+    ("numpy", "state", {"key": np.zeros(3, np.uint32), "pos": 1}),
+    ("numpy", "state", {"key": [0] * 624, "pos": 1}),
+    ("numpy", "state", None),
+    ("numpy", "gauss", "x"),
+    ("numpy", "has_gauss", None),
+    ("numpy", "bit_generator", 3),
+    ("numpy", "bit_generator", []),
+    ("numpy", "bit_generator", "Philox"),
+]
+
+
+@pytest.mark.parametrize(("generator", "key", "value"), BROKEN)
+def test_a_part_of_a_state_that_no_generator_can_have_is_refused(generator, key, value):
+    """An index beyond the words of a generator would make it read beyond its memory."""
+    np.random.rand()
+    tree = rng.to_tree(rng.capture())
+    before = rng.capture()
+    with pytest.raises(CorruptError, match="random number state"):
+        rng.from_tree({**tree, generator: {**tree[generator], key: value}})
+    assert rng.same(rng.capture(), before)
+
+
+@pytest.mark.parametrize("left", [2, 600])
+def test_a_state_of_torch_with_more_numbers_left_than_it_has_is_refused(left):
+    """Torch looks at the index and at what is left, but not at both together."""
+    state = torch.Generator().get_state()
+    state[8:24] = torch.tensor(list(left.to_bytes(4, "little") + b"\1\0\0\0" + (624).to_bytes(8, "little")))
+    with pytest.raises(CorruptError, match="words left"):
+        rng.from_tree({**rng.to_tree(rng.capture()), "torch": state})
+
+
+def test_a_cuda_state_that_is_none_is_refused():
+    """Before a device refuses it, when other generators have been restored."""
+    for state in (torch.zeros(5, dtype=torch.uint8), torch.arange(1, 17, dtype=torch.uint8), torch.zeros(16), "x"):
+        with pytest.raises(CorruptError, match="random number state"):
+            rng.from_tree({**rng.to_tree(rng.capture()), "cuda": [state]})
+
+
+def test_another_bit_generator_of_numpy_is_checked_and_left_out():
+    """It was set as the global one where the checkpoint was made, and is not here."""
+    other = np.random.RandomState(np.random.Philox(1)).get_state(legacy=False)
+    tree = rng.to_tree(rng.capture())
+    assert "was a Philox" in rng.restore(rng.from_tree({**tree, "numpy": other}))[0]
+    with pytest.raises(CorruptError, match="buffer_pos"):
+        rng.from_tree({**tree, "numpy": {**other, "buffer_pos": -3}})

@@ -263,8 +263,9 @@ _NOTHING_LEFT = (
     "use variables of its body; keep what it needs in run.values"
 )
 _HIDDEN = (
-    "the sampler attribute {} changes from epoch to epoch, and nothing restores it after a restart. Give the sampler "
-    "state_dict() and load_state_dict(), or the order of the samples after a resume cannot be promised."
+    "the attribute {} changes from epoch to epoch, and nothing restores it after a restart. If samples or their order "
+    "depend on it, they cannot be promised after a resume: give a sampler state_dict() and load_state_dict(); give a "
+    "dataset both and name it in state=, or set the attribute from the epoch's number in each epoch."
 )
 _LEFT_EARLY = (
     "this loader, or its sampler, keeps a state of its own, and the pass before was left early: what that means to it "

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from holdfast.run.settings import Settings
+from holdfast.errors import CorruptError, HoldfastError
+from holdfast.run.settings import Settings, settings_from_tree
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import CursorState, cursor_from_tree, cursor_to_tree
+from holdfast.state.torch.loader_memory import carried_from_tree
 from holdfast.types import Json
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
 Mode = Literal["epochs", "steps", "hand"]
 
 
@@ -21,9 +24,9 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     ``batch`` counts the completed batches of that loop.
     """
 
-    epoch: int = 0
-    loop: int | None = None
-    batch: int = 0
+    epoch: Count = 0
+    loop: Count | None = None
+    batch: Count = 0
 
     @property
     def at(self) -> tuple[int, int, int]:
@@ -62,17 +65,33 @@ class Stored:
         return {**moments, "ends": [rng.to_tree(one) for one in self.ends]}
 
     @classmethod
-    def of(cls, data: dict[str, Any], states: dict[str, Any]) -> Stored:
-        """The inverse of `data` and `rng`."""
+    def of(cls, data: Any, states: Any) -> Stored:
+        """The inverse of `data` and `rng`. Raises `CorruptError` for anything else."""
+        try:
+            return cls._of(data, states)
+        except HoldfastError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            raise CorruptError(
+                "the items 'data' and 'rng' of the checkpoint do not say where the run was in its loops, so nothing "
+                f"was restored: {error!r}. Go back to another checkpoint: Run(..., start_from='its name')."
+            ) from error
+
+    @classmethod
+    def _of(cls, data: Any, states: Any) -> Stored:
         moments = {name: rng.from_tree(tree) for name, tree in states.items() if name != "ends"}
-        return cls(
-            position=Position(**data["position"]),
-            mode=data["mode"],
+        carried_from_tree(data["memory"])
+        stored = cls(
+            position=msgspec.convert(data["position"], Position),
+            mode=msgspec.convert(data["mode"], Mode),
             boundary=moments["boundary"],
             epoch=moments.get("epoch"),
             loop=moments.get("loop"),
             ends=[rng.from_tree(tree) for tree in states.get("ends", ())],
             cursors=[cursor_from_tree(tree) for tree in data["cursors"]],
             memory=data["memory"],
-            settings=data["settings"],
+            settings=settings_from_tree(data["settings"]),
         )
+        if stored.position.loop is not None and stored.loop is None and stored.mode != "hand":
+            raise ValueError("a position in a loop without the random state before it")
+        return stored

@@ -6,11 +6,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from holdfast.engine.journal import read_journal
 from holdfast.storage.base import Storage
 from holdfast.types import Json
 
 At = tuple[int, int, int]
+
+
+class Line(msgspec.Struct):
+    """What a journal's line has to be for a comparison with it."""
+
+    at: At
+    n: int
+    log: dict[str, list[Any]] = {}
 
 
 @dataclass(slots=True)
@@ -94,16 +104,18 @@ def expect(storage: Storage, attempts: Iterable[int], after: tuple[At, int], ste
     replay = Replay(step)
     for attempt in attempts:
         for record in read_journal(storage, attempt):
-            if record.get("t") in ("batch", "tail") and record.get("n", -1) >= after[1]:
-                at = _key(record)
-                if at is not None and at > after[0]:
-                    replay.expected[at] = record
+            line = _line(record) if record.get("t") in ("batch", "tail") else None
+            if line is not None and line.n >= after[1] and line.at > after[0]:
+                replay.expected[line.at] = record
     return replay
 
 
-def _key(record: dict[str, Any]) -> At | None:
-    at = record.get("at")
-    return (at[0], at[1], at[2]) if isinstance(at, list) and len(at) == 3 else None
+def _line(record: dict[str, Any]) -> Line | None:
+    """None for a line that is damaged: the journal has no digest, and a resume does without it."""
+    try:
+        return msgspec.convert(record, Line)
+    except msgspec.ValidationError:
+        return None
 
 
 def _deviation(old: Json, new: Json) -> float:

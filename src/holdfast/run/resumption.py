@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.engine.catalog import Entry
 from holdfast.engine.read import bytes_to_read
-from holdfast.errors import DataOrderError
+from holdfast.errors import CorruptError, DataOrderError
 from holdfast.format.values import decode
 from holdfast.run.items import Items
 from holdfast.run.position import Mode, Position, Stored
@@ -39,7 +39,7 @@ class Resumption:
         """Reads the small parts and checks that the rest fits. Raises `MisfitError`; changes nothing."""
         items.fit(entry)
         stored = Stored.of(read_value(storage, entry, "data"), read_value(storage, entry, "rng"))
-        return cls(storage, entry, stored, read_value(storage, entry, "values") or {}, own)
+        return cls(storage, entry, stored, _values(storage, entry), own)
 
     @property
     def position(self) -> Position:
@@ -79,12 +79,24 @@ class Resumption:
         load(self.storage, self.entry, restores, advance)
         self.notes = [note for one in restores.values() for note in one.notes]
         values.clear()
-        values.update(read_value(self.storage, self.entry, "values") or {})
+        values.update(_values(self.storage, self.entry))
 
     def restore_random(self, moment: rng.RngState | None, voice: Voice) -> None:
         """Puts the global generators to one of the stored moments."""
         for note in rng.restore(moment) if moment is not None else ():
             voice.warn("random", note, once=note)
+
+
+def _values(storage: Storage, entry: Entry) -> dict[str, Any]:
+    if "values" not in entry.manifest.items:
+        return {}
+    found = read_value(storage, entry, "values")
+    if not isinstance(found, dict):
+        raise CorruptError(
+            f"{entry.name}: the item 'values' holds a {type(found).__name__} where run.values was a dict, so nothing "
+            "was restored. Go back to another checkpoint: Run(..., start_from='its name')."
+        )
+    return found
 
 
 def config_changes(old: Json, new: Mapping[str, Any] | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -30,6 +31,12 @@ def settings(optimizers: Mapping[str, Any], schedulers: Mapping[str, LRScheduler
     for path, scheduler in schedulers.items():
         found[path] = dict(_flat(scheduler.state_dict()))
     return found
+
+
+def settings_from_tree(tree: Any) -> Settings:
+    """Settings that were stored. Raises `ValueError` for anything else."""
+    stored = msgspec.convert(tree, dict[str, dict[Any, Any]])
+    return {path: {name: _plain(value) for name, value in values.items()} for path, values in stored.items()}
 
 
 def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

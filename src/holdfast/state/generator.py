@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import types
@@ -13,13 +14,21 @@ from typing import Any
 from holdfast.engine.leaves import Target
 from holdfast.errors import MisfitError
 from holdfast.state.fit import Fit, check_kind
+from holdfast.state.generator_check import check_numpy, check_python, check_torch
 from holdfast.state.item import Captured, stored_specs
 from holdfast.state.tree import capture_tree, restore_tree, tag_of
 from holdfast.types import ItemRecord
 
 _LONG = 64
 """Collections longer than this are data, not settings, and are not searched."""
-_CLOSED = (str, bytes, bytearray, int, float, complex, type, types.ModuleType, types.FunctionType, types.MethodType)
+_MOST = 2048
+"""Objects that one search looks into, nearest first: it runs once in every pass over a loader."""
+_CLOSED = (str, bytes, bytearray, int, float, complex, type, types.ModuleType)
+_METHODS = (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType)
+Members = dict[type, list[tuple[str, Any]]]
+"""By class, what its objects have in common or in slots."""
+_PASSAGES = (list, tuple, types.FunctionType, *_METHODS)
+"""What leads to other objects without being a place of its own in a script's objects."""
 
 
 def is_generator(obj: object) -> bool:
@@ -48,16 +57,38 @@ def generator_state(generator: Any) -> Any:
 
 
 def set_generator_state(generator: Any, state: Any) -> None:
-    """Puts back what `generator_state` gave. Raises `MisfitError` for another generator's state."""
+    """Puts back what `generator_state` gave. Raises `MisfitError` for another state, and leaves the generator alone."""
+    before = generator_state(generator)
     try:
-        if isinstance(generator, random.Random):
-            generator.setstate(state)
-        elif hasattr(generator, "bit_generator"):
-            generator.bit_generator.state = state
-        else:
-            generator.set_state(state)
-    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise MisfitError(f"a {description(generator)} generator refused the saved state: {error}") from error
+        _check(generator, state, before)
+        _set(generator, state)
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+        # Some take a part of the state before they refuse the rest.
+        _set(generator, before)
+        raise MisfitError(
+            f"a {description(generator)} generator refused the saved state, and is as it was: {error}. Use the "
+            "generator that was saved, or go back to another checkpoint."
+        ) from error
+
+
+def _set(generator: Any, state: Any) -> None:
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif hasattr(generator, "bit_generator"):
+        generator.bit_generator.state = state
+    else:
+        generator.set_state(state)
+
+
+def _check(generator: Any, state: Any, before: Any) -> None:
+    """Raises `ValueError` for a state that the generator might take, and crash with."""
+    if isinstance(generator, random.Random):
+        if type(generator).setstate is random.Random.setstate:
+            check_python(state)
+    elif hasattr(generator, "device"):
+        check_torch(state, generator.device.type)
+    else:
+        check_numpy(state, before)
 
 
 def description(generator: Any) -> str:
@@ -73,11 +104,13 @@ def description(generator: Any) -> str:
     return f"{name} {type(bits).__qualname__}" if bits is not None else name
 
 
-def find_generators(obj: object, depth: int = 3) -> dict[str, Any]:
+def find_generators(obj: object, depth: int = 4) -> dict[str, Any]:
     """Every generator that ``obj`` holds, at most ``depth`` attributes down, by its path.
 
-    The process's global generators are not among them, and modules, tensors, functions and long
-    collections are not searched. Reads attributes only where they are stored: no property runs.
+    Functions are searched in what they captured and in their defaults, methods in the object they belong to; neither
+    counts as an attribute, nor does a place in a list. The process's global generators are not among them, and
+    modules, tensors, global names and long collections are not searched. Reads attributes only where they are stored:
+    no property runs.
 
     >>> class Loader:
     ...     def __init__(self):
@@ -87,16 +120,19 @@ def find_generators(obj: object, depth: int = 3) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     seen = _global_generators()
-    pending = deque([("", obj, depth)])
-    while pending:
+    members: Members = {}
+    pending, visits = deque([("", obj, depth)]), 0
+    while pending and visits < _MOST:
         path, value, left = pending.popleft()
-        if id(value) in seen:
+        if value is None or id(value) in seen or isinstance(value, _CLOSED):
             continue
         seen.add(id(value))
+        visits += 1
+        below = left - (not isinstance(value, _PASSAGES))
         if is_generator(value):
             found[path] = value
-        elif left > 0:
-            pending.extend((f"{path}.{name}".lstrip("."), part, left - 1) for name, part in _parts(value))
+        elif below >= 0:
+            pending.extend((f"{path}.{name}".lstrip("."), part, below) for name, part in _parts(value, members))
     return found
 
 
@@ -110,26 +146,55 @@ def _global_generators() -> set[int]:
     return {id(generator) for generator in known}
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+def _parts(value: Any, members: Members) -> Iterator[tuple[str, Any]]:
     torch = sys.modules.get("torch")
-    if isinstance(value, _CLOSED) or tag_of(value) or (torch is not None and isinstance(value, torch.nn.Module)):
+    if tag_of(value) or (torch is not None and isinstance(value, torch.nn.Module)):
         return
     if isinstance(value, dict):
         yield from ((str(key), part) for key, part in value.items() if len(value) <= _LONG)
     elif isinstance(value, list | tuple):
         yield from ((str(index), part) for index, part in enumerate(value) if len(value) <= _LONG)
+    elif isinstance(value, types.FunctionType):
+        yield from _captured(value)
+    elif isinstance(value, _METHODS):
+        yield "<self>", value.__self__
+        yield "<method>", getattr(value, "__func__", None)
     else:
-        yield from _attributes(value)
+        yield from _attributes(value, members)
 
 
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+def _captured(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function took with it when it was made, by the names it has there."""
+    code = function.__code__
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a name that has no value yet
+            yield f"<closure>.{name}", cell.cell_contents
+    defaults = function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+    for name, part in (*zip(names, defaults, strict=False), *(function.__kwdefaults__ or {}).items()):
+        yield f"<default>.{name}", part
+    yield from list(function.__dict__.items())
+
+
+def _attributes(value: Any, members: Members) -> Iterator[tuple[str, Any]]:
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict):
         yield from list(attributes.items())
-    for cls in type(value).__mro__:
-        for descriptor in list(vars(cls).values()):
-            if isinstance(descriptor, types.MemberDescriptorType):
-                yield from _slot(descriptor, value)
+    kind = type(value)
+    if kind not in members:
+        members[kind] = [member for cls in kind.__mro__[:-1] for member in vars(cls).items() if _is_member(member[1])]
+    for name, one in members[kind]:
+        if isinstance(one, types.MemberDescriptorType):
+            yield from _slot(one, value)
+        else:
+            yield name, one
+
+
+def _is_member(one: object) -> bool:
+    """Whether what a class holds leads anywhere: a slot, a method that captured something, a generator."""
+    if isinstance(one, types.FunctionType):
+        return bool(one.__closure__ or one.__defaults__ or one.__kwdefaults__)
+    return isinstance(one, types.MemberDescriptorType) or is_generator(one)
 
 
 def _slot(descriptor: types.MemberDescriptorType, value: Any) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,6 +13,7 @@ from holdfast.state.torch import rng
 from holdfast.state.torch.trail import Trail
 from holdfast.types import Json
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
 Ticker = Callable[[int, int], None]
 """Told (done, total) while batches are replayed, for a progress bar."""
 
@@ -26,8 +27,8 @@ class CursorState(msgspec.Struct, kw_only=True):
     """
 
     kind: str
-    consumed: int = 0
-    length: int | None = None
+    consumed: Count = 0
+    length: Count | None = None
     digests: dict[int, str] = {}
     trail: dict[int, rng.RngState] = {}
     generators: dict[str, Any] = {}
@@ -275,7 +276,9 @@ def cursor_to_tree(state: CursorState) -> dict[str, Json]:
     return tree
 
 
-def cursor_from_tree(tree: dict[str, Json]) -> CursorState:
-    """The inverse of `cursor_to_tree`."""
-    fields = {**tree, "trail": {index: rng.from_tree(entry) for index, entry in tree["trail"].items()}}
-    return CursorState(**fields)
+def cursor_from_tree(tree: Any) -> CursorState:
+    """The inverse of `cursor_to_tree`. Raises `CorruptError` or `ValueError` for anything else."""
+    state = msgspec.convert({**tree, "trail": {}}, CursorState)
+    trail = msgspec.convert(tree["trail"], dict[Count, Any])
+    state.trail = {index: rng.from_tree(entry) for index, entry in trail.items()}
+    return state

@@ -28,6 +28,10 @@ class Carried(msgspec.Struct, kw_only=True):
     warm: list[bool] = []
     reused: bool | None = None
 
+    def __post_init__(self) -> None:
+        if not len(self.generators) == len(self.states) == len(self.warm):
+            raise ValueError("generators, states and warm are of different numbers of loaders")
+
     @property
     def holds_something(self) -> bool:
         return any(self.generators) or any(self.warm) or any(one is not None for one in self.states)
@@ -54,7 +58,10 @@ class LoaderMemory:
         self._moved = True
 
     def note(self, loop: int, cursors: list[Cursor]) -> list[str]:
-        """A pass begins. Returns the names of sampler attributes that changed since the last: nothing restores them."""
+        """A pass begins. Returns the attributes of samplers and datasets that changed since the last.
+
+        Nothing restores them.
+        """
         before, self._moved = self._cursors.get(loop), True
         if before is not None:
             self._reused[loop] = _parts(before) == _parts(cursors)
@@ -104,7 +111,7 @@ class LoaderMemory:
 
     def load(self, tree: dict[int, dict[str, Json]]) -> None:
         """What the checkpoint carries. Called before the epochs begin, so the loaders that exist now are early ones."""
-        self._carried = {loop: Carried(**fields) for loop, fields in tree.items()}
+        self._carried = carried_from_tree(tree)
         if any(one.reused is None and one.holds_something for one in self._carried.values()):
             self._early = _loaders_that_exist()
 
@@ -142,6 +149,11 @@ class LoaderMemory:
 
     def _is_placed(self, part: Any) -> bool:
         return any(part is one for one in self._placed)
+
+
+def carried_from_tree(tree: Any) -> dict[int, Carried]:
+    """The inverse of `LoaderMemory.to_tree`. Raises `ValueError` for anything else."""
+    return msgspec.convert(tree, dict[int, Carried])
 
 
 def _loaders_that_exist() -> weakref.WeakSet[Any]:

@@ -123,9 +123,9 @@ class MapCursor(Cursor):
         loader = self.loader
         places: dict[str, object] = {"sampler": loader.sampler, "batch_sampler": loader.batch_sampler}
         if loader.num_workers == 0:
-            places["dataset"] = loader.dataset
-        generators = {place: rng.find_generators(owner) for place, owner in places.items()}
-        found = {f"{place}.{path}": one for place, inside in generators.items() for path, one in inside.items()}
+            places |= {"dataset": loader.dataset, "collate_fn": loader.collate_fn}
+        # One search for all of them: what a sampler knows of the dataset is not to be found once more.
+        found = rng.find_generators(places, depth=5)
         return found if loader.generator is None else {"generator": loader.generator, **found}
 
     @contextlib.contextmanager
@@ -183,15 +183,31 @@ def _fixed(dataset: Any) -> bool:
 
 
 def hidden_state(loader: Any) -> dict[str, object]:
-    """Plain attributes of a sampler that is not torch's own and offers no ``state_dict``."""
-    if not isinstance(loader, DataLoader) or _own_state(loader) is not None:
+    """Plain attributes of a sampler or a dataset that is not torch's own and offers no ``state_dict``."""
+    if not isinstance(loader, DataLoader):
         return {}
-    owners = (loader.batch_sampler, loader.sampler)
+    samplers = (loader.batch_sampler, loader.sampler) if _own_state(loader) is None else ()
+    found = _hidden_in_dataset(loader)
+    for owner in samplers:
+        if owner is not None and not draws_at_once(owner):
+            found |= _plain_attributes(owner, type(owner).__name__)
+    return found
+
+
+def _hidden_in_dataset(loader: DataLoader[Any]) -> dict[str, object]:
+    """None with workers, which have copies of the dataset, or if the loader or the dataset can say where it stands."""
+    owner, path = loader.dataset, "dataset"
+    while type(owner) is Subset:
+        owner, path = owner.dataset, f"{path}.dataset"
+    if loader.num_workers or hasattr(loader, "state_dict") or hasattr(owner, "state_dict") or _fixed(owner):
+        return {}
+    return _plain_attributes(owner, path)
+
+
+def _plain_attributes(owner: Any, path: str) -> dict[str, object]:
     return {
-        f"{type(owner).__name__}.{name}": value
-        for owner in owners
-        if owner is not None and not draws_at_once(owner) and hasattr(owner, "__dict__")
-        for name, value in vars(owner).items()
+        f"{path}.{name}": value
+        for name, value in getattr(owner, "__dict__", {}).items()
         if isinstance(value, (int, float, str)) and not (name == "epoch" and hasattr(owner, "set_epoch"))
     }
 

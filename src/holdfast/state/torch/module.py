@@ -94,7 +94,7 @@ class _Placing:
     def state(self, tree: Json) -> OrderedDict[str, Any]:
         """The state to load, by the names that the live module uses now; differences go to the fit."""
         stored = decode(tree, self._place)
-        if not isinstance(stored, dict):
+        if not isinstance(stored, dict) or not all(isinstance(name, str) for name in stored):
             raise CorruptError(f"{self._path}: the checkpoint holds a {type(stored).__name__}, not a module's state")
         self._fit.names(set(stored), set(self._here))
         for name in set(stored) - set(self._here):
@@ -107,6 +107,8 @@ class _Placing:
     def versions(self, tree: Json) -> dict[str, Any]:
         """The versions that the modules had when they were saved, for those whose layout has changed since."""
         saved = {} if tree is None else decode(tree, None)
+        if not isinstance(saved, dict) or not all(map(_is_version, saved.values())):
+            raise CorruptError(f"{self._path}: the checkpoint holds no versions of a module's state, but {saved!r:.80}")
         return {key: saved.get(self._names.plain(key), dict(_FIRST_VERSION)) for key in _metadata(self.live)}
 
     def _place(self, tag: str, payload: Json) -> Any:
@@ -125,9 +127,20 @@ class _Placing:
     def _agrees(self, name: str, value: Any) -> bool:
         """A tensor where a tensor is; `get_extra_state` may return anything."""
         here = self._here[name]
-        if isinstance(here, torch.Tensor) == isinstance(value, torch.Tensor) or name.endswith("_extra_state"):
+        if name.endswith("_extra_state"):
             return name not in self._refused
+        if isinstance(here, torch.Tensor) and isinstance(value, torch.Tensor):
+            return name not in self._refused and self._is_own(name, here, value)
+        if not isinstance(here, torch.Tensor) and not isinstance(value, torch.Tensor):
+            return True
         self._fit.problems.append(f"{name}: {type(value).__name__} in the checkpoint, {type(here).__name__} here")
+        return False
+
+    def _is_own(self, name: str, here: torch.Tensor, value: torch.Tensor) -> bool:
+        """What is read in place cannot be taken back, so nothing may refuse it later."""
+        if value is here or is_uninitialized(here):
+            return True
+        self._fit.problems.append(f"{name}: refers to the tensor of another name in the checkpoint")
         return False
 
 
@@ -163,6 +176,10 @@ def _state_of(module: torch.nn.Module) -> dict[str, Any]:
     if "keep_vars" in accepted or any(one.kind is one.VAR_KEYWORD for one in accepted.values()):
         return module.state_dict(keep_vars=True)
     return module.state_dict()
+
+
+def _is_version(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("version"), int | None)
 
 
 def _metadata(state: Mapping[str, Any]) -> dict[str, Any]:

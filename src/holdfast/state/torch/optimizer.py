@@ -12,6 +12,7 @@ from holdfast.engine.leaves import Target
 from holdfast.state.fit import Fit, check_kind
 from holdfast.state.item import Captured, stored_specs
 from holdfast.state.stateful import check_class, load
+from holdfast.state.torch.group_settings import setting_problems
 from holdfast.state.torch.tensor import is_uninitialized
 from holdfast.state.tree import capture_tree, restore_tree
 from holdfast.types import ItemRecord, Json
@@ -47,6 +48,8 @@ class OptimizerItem:
             check_class(fit, record, self._optimizer)
         fit.refuse()
         state, targets = restore_tree(record.tree, stored_specs(record, self._path), self._path)
+        _compare_state(fit, state, self._optimizer)
+        fit.refuse()
         return OptimizerRestore(self._path, self._optimizer, targets, fit.settle(), state)
 
 
@@ -99,6 +102,28 @@ def _compare_group(fit: Fit, where: str, saved: Json, here: Json) -> None:
     for index, (old, new) in enumerate(zip(saved, here, strict=True)):
         if not _same_parameter(old, new, fit.cast):
             fit.problems.append(f"{where}, parameter {index}: {_shown(old)} in the checkpoint, {_shown(new)} here")
+
+
+def _compare_state(fit: Fit, saved: Any, optimizer: torch.optim.Optimizer) -> None:
+    """What ``load_state_dict`` would take, and the next step fail with."""
+    here = optimizer.state_dict()
+    if not {"state", "param_groups"} <= here.keys():
+        return  # a class of its own making, whose load_state_dict knows what it takes
+    groups = saved.get("param_groups") if isinstance(saved, dict) else None
+    if not isinstance(groups, list | tuple) or len(groups) != len(here["param_groups"]):
+        fit.problems.append("param_groups in the checkpoint are not those of its parameter groups")
+        return
+    for index, (old, new) in enumerate(zip(groups, here["param_groups"], strict=True)):
+        problems = setting_problems(old, new, optimizer.defaults)
+        fit.problems += [f"parameter group {index}, {problem}" for problem in problems]
+    state = saved.get("state")
+    if not isinstance(state, dict) or not all(isinstance(one, dict) for one in _of_torch(optimizer, state)):
+        fit.problems.append("state in the checkpoint is not one of each parameter")
+
+
+def _of_torch(optimizer: torch.optim.Optimizer, state: dict[Any, Any]) -> list[Any]:
+    """The states of parameters, where it is known how they are kept."""
+    return list(state.values()) if type(optimizer).__module__.startswith("torch.optim.") else []
 
 
 def _same_parameter(saved: Json, here: Json, cast: bool) -> bool:

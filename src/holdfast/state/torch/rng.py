@@ -17,6 +17,7 @@ import xxhash
 
 from holdfast.errors import CorruptError
 from holdfast.state.generator import find_generators, generator_state, set_generator_state
+from holdfast.state.generator_check import check_cuda, check_numpy, check_python, check_torch
 from holdfast.state.torch import twister
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
 
 _PYTHON_VERSION = 3
 """Of the tuples that `random.getstate` makes, in every Python since 3.2."""
+_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+"""Those that numpy itself has."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,11 +108,16 @@ def from_tree(tree: Any) -> RngState:
     """The state that `to_tree` was given. Raises `CorruptError` for anything else."""
     try:
         python = tree["python"]
-        words = np.asarray(python["words"], np.uint32).tobytes()
-        state = RngState(words, python["gauss"], tree["numpy"], tree["torch"], tuple(tree["cuda"]))
+        words = np.asarray(python["words"])
+        if words.dtype != np.uint32:
+            raise TypeError(f"the words of Python's generator are {words.dtype}")
+        state = RngState(words.tobytes(), python["gauss"], tree["numpy"], tree["torch"], tuple(tree["cuda"]))
         _check(state, python["version"])
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CorruptError(f"the random number state in the checkpoint is not one: {error!r}") from error
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise CorruptError(
+            f"the random number state in the checkpoint is not one, so nothing was restored: {error!r}. Go back to "
+            "another checkpoint: Run(..., start_from='its name')."
+        ) from error
     return state
 
 
@@ -143,12 +151,26 @@ def _check(state: RngState, version: int) -> None:
     """Tries the states on generators of its own, so that `restore` cannot fail half-way."""
     if version != _PYTHON_VERSION:
         raise ValueError(f"the state of Python's generator has version {version}, not {_PYTHON_VERSION}")
-    random.Random().setstate(_python_state(state))
+    python = _python_state(state)
+    check_python(python)
+    random.Random().setstate(python)
+    check_torch(state.cpu)
     torch.Generator().set_state(state.cpu)
-    if state.numpy is not None and not isinstance(state.numpy["bit_generator"], str):
-        raise TypeError("numpy's state names no generator")
-    if any(one.dtype != torch.uint8 for one in state.cuda):
-        raise TypeError("a CUDA state is not a tensor of bytes")
+    if state.numpy is not None:
+        _check_numpy(state.numpy)
+    for one in state.cuda:
+        check_cuda(one)
+
+
+def _check_numpy(state: dict[str, Any]) -> None:
+    name = state["bit_generator"]
+    if name in _BIT_GENERATORS:
+        own = np.random.RandomState(getattr(np.random, name)(0))
+        check_numpy(state, own.get_state(legacy=False))
+        own.set_state(state)
+        return
+    here: Any = np.random.get_state(legacy=False)
+    check_numpy(state, here if name == here["bit_generator"] else {"bit_generator": ""})
 
 
 def _restore_numpy(state: dict[str, Any] | None) -> tuple[str, ...]:
