@@ -39,8 +39,13 @@ if TYPE_CHECKING:
         UsageError,
     )
     from holdfast.format.values import register_codec
-    from holdfast.policies.keep import KeepLast
-    from holdfast.policies.save import AtEnd, Every, OnError, OnSignal
+    from holdfast.policies.best import OnBest
+    from holdfast.policies.event import AtEnd, AtStart, OnError, OnSignal
+    from holdfast.policies.interval import At, AtMostEvery, Every
+    from holdfast.policies.keep import KeepAll, KeepPolicy, KeepWhen
+    from holdfast.policies.keep_marks import KeepBest, KeepEvery
+    from holdfast.policies.keep_newest import KeepLast, KeepSize, KeepWithin
+    from holdfast.policies.save import SavePolicy, When
     from holdfast.run import Run, Saver
     from holdfast.types import Progress
 
@@ -48,7 +53,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExistsError",
+    "At",
     "AtEnd",
+    "AtMostEvery",
+    "AtStart",
     "Checkpoint",
     "CorruptError",
     "DataOrderError",
@@ -56,10 +64,18 @@ __all__ = [
     "ExactnessWarning",
     "HoldfastError",
     "HoldfastWarning",
+    "KeepAll",
+    "KeepBest",
+    "KeepEvery",
     "KeepLast",
+    "KeepPolicy",
+    "KeepSize",
+    "KeepWhen",
+    "KeepWithin",
     "MemoryLimitError",
     "MisfitError",
     "NotFoundError",
+    "OnBest",
     "OnError",
     "OnSignal",
     "OwnershipError",
@@ -67,11 +83,13 @@ __all__ = [
     "Progress",
     "Run",
     "SaveError",
+    "SavePolicy",
     "Saver",
     "StorageError",
     "UnsafeValueError",
     "UnsupportedFormatError",
     "UsageError",
+    "When",
     "checkpoints",
     "latest",
     "register_codec",
@@ -80,8 +98,13 @@ __all__ = [
 _HOMES = {
     "holdfast.checkpoint": ("Checkpoint", "checkpoints", "latest"),
     "holdfast.format.values": ("register_codec",),
-    "holdfast.policies.keep": ("KeepLast",),
-    "holdfast.policies.save": ("AtEnd", "Every", "OnError", "OnSignal"),
+    "holdfast.policies.best": ("OnBest",),
+    "holdfast.policies.event": ("AtEnd", "AtStart", "OnError", "OnSignal"),
+    "holdfast.policies.interval": ("At", "AtMostEvery", "Every"),
+    "holdfast.policies.keep": ("KeepAll", "KeepPolicy", "KeepWhen"),
+    "holdfast.policies.keep_marks": ("KeepBest", "KeepEvery"),
+    "holdfast.policies.keep_newest": ("KeepLast", "KeepSize", "KeepWithin"),
+    "holdfast.policies.save": ("SavePolicy", "When"),
     "holdfast.run": ("Run", "Saver"),
     "holdfast.types": ("Progress",),
 }

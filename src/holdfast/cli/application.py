@@ -12,6 +12,9 @@ import typer
 from holdfast import __version__
 from holdfast.cli.ls import ls
 from holdfast.cli.output import PipeClosed, print_error
+from holdfast.cli.pin import pin, unpin
+from holdfast.cli.prune import prune
+from holdfast.cli.save_now import save_now
 from holdfast.cli.show import show
 from holdfast.cli.verify import verify
 from holdfast.errors import HoldfastError, UsageError
@@ -21,7 +24,7 @@ PIPE_CLOSED = 128 + 13
 INTERRUPTED = 128 + 2
 
 app = typer.Typer(
-    help="Looks at runs that hold fast: what was saved, what is in it, and whether it is intact. Reads only.",
+    help="Looks at runs that hold fast: what was saved, what is in it, whether it is intact, and what should stay.",
     epilog="Example: holdfast ls runs/digits",
     rich_markup_mode=None,  # rich doubles the time that help takes
     no_args_is_help=True,
@@ -37,6 +40,21 @@ app.command(
 app.command(
     short_help="Check every byte against its digest.", epilog="Example: holdfast verify runs/digits --tampering"
 )(verify)
+app.command(
+    short_help="Delete what a keep policy lets go.",
+    epilog='Example: holdfast prune runs/digits --keep "last 3" --dry-run',
+)(prune)
+app.command(
+    short_help="Keep a checkpoint, whatever the policy.",
+    epilog="Example: holdfast pin runs/digits step-00000500.a0001.n0003",
+)(pin)
+app.command(
+    short_help="Leave a checkpoint to the policy again.",
+    epilog="Example: holdfast unpin runs/digits step-00000500.a0001.n0003",
+)(unpin)
+app.command(
+    "save-now", short_help="Ask a live run for a checkpoint.", epilog="Example: holdfast save-now runs/digits --wait 60"
+)(save_now)
 
 
 def _print_version(wanted: bool) -> None:

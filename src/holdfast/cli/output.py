@@ -50,6 +50,14 @@ def _write(words: str) -> None:
         raise PipeClosed from error
 
 
+def print_outcome(as_json: bool, record: Any, words: str) -> None:
+    """What a command did, for programs or in one line."""
+    if as_json:
+        print_json(record)
+    else:
+        _write(f"{printable(words)}\n")
+
+
 def print_error(error: HoldfastError, as_json: bool) -> None:
     """``{"error": {"kind", "message"}}`` on standard output, or words on standard error."""
     if as_json:

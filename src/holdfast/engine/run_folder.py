@@ -24,6 +24,7 @@ from holdfast.storage.local import LocalStorage
 from holdfast.storage.locks import RecordLock
 
 RUN_FILE = "holdfast.json"
+TRAINER_LOCK = ".trainer.lock"
 WRITER_WAIT_SECONDS = 600.0
 """How long a new attempt waits for its predecessor's writer, which may be writing many gigabytes."""
 TRAINER_WAIT_SECONDS = 5.0
@@ -73,7 +74,7 @@ class RunFolder:
         """
         storage = LocalStorage(path)
         storage.prepare()
-        lock = RecordLock(path / ".trainer.lock")
+        lock = RecordLock(path / TRAINER_LOCK)
         if not _acquired(lock, TRAINER_WAIT_SECONDS):
             raise OwnershipError(_taken(path, lock.holder()))
         folder = cls(path, storage, lock)
@@ -166,6 +167,19 @@ def read_identity(storage: Storage) -> RunIdentity:
             f"{storage.url}/{RUN_FILE}: has format {identity.format}; this holdfast reads {FORMAT}. Upgrade holdfast."
         )
     return identity
+
+
+def trainer_of(storage: LocalStorage) -> dict[str, Any] | None:
+    """Who holds the folder: pid, host and start of a live trainer; None if nobody does.
+
+    A killed trainer's record stays behind, so the lock itself is asked, by holding it for a moment.
+    """
+    path = Path(storage.root) / TRAINER_LOCK
+    lock = RecordLock(path)
+    if not path.exists() or lock.acquire():
+        lock.release()
+        return None
+    return lock.holder() or {}
 
 
 def read_attempts(storage: LocalStorage) -> list[AttemptRecord]:

@@ -1,24 +1,47 @@
-"""Keep policies: what stays after a commit, and why."""
+"""What stays after a commit, and why: the base of keep policies, their union, and the plan."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
+from holdfast.engine.lineage import ON_ERROR
 from holdfast.errors import UsageError
+from holdfast.format.manifest import Manifest
+from holdfast.format.values import decode
 from holdfast.types import Progress
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What a keep policy knows of a committed checkpoint. ``on_error``: saved only because of an error."""
+    """What a keep policy knows of a committed checkpoint.
+
+    ``created`` is when, in seconds since 1970 (UTC); ``size`` in bytes; ``on_error``: saved only because of an error.
+    """
 
     name: str
     progress: Progress
     metrics: dict[str, float] = {}
+    created: float = 0.0
+    size: int = 0
     on_error: bool = False
+
+
+def describe(name: str, manifest: Manifest, size: int) -> Kept:
+    """What a keep policy may know of a checkpoint, out of its manifest."""
+    metrics = {metric: value for metric, value in decode(manifest.metrics).items() if isinstance(value, float)}
+    created = datetime.fromisoformat(manifest.created).timestamp()
+    return Kept(
+        name=name, progress=manifest.progress, metrics=metrics, created=created, size=size,
+        on_error=set(manifest.reason) == {ON_ERROR},
+    )  # fmt: skip
+
+
+Rule = Callable[[Sequence[Kept]], Mapping[str, str] | Iterable[str]]
+"""A callable in place of a policy: the names of those that stay, perhaps each with why."""
 
 
 class KeepPolicy(abc.ABC):
@@ -30,23 +53,66 @@ class KeepPolicy(abc.ABC):
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         """From ``checkpoints``, oldest first, the names of those that stay, each with why."""
 
+    def __or__(self, other: KeepPolicy | Rule) -> KeepPolicy:
+        return _union(self, other)
+
+    def __ror__(self, other: Rule) -> KeepPolicy:
+        return _union(other, self)
+
 
 @dataclass(frozen=True, slots=True)
-class KeepLast(KeepPolicy):
-    """The newest ``count`` stay. Checkpoints saved on an error come on top: they never push out good ones."""
+class KeepAny(KeepPolicy):
+    """Keeps what any of ``policies`` keeps; the reason names all that do."""
 
-    count: int
-
-    def __post_init__(self) -> None:
-        if type(self.count) is not int or self.count < 1:
-            raise UsageError(f"KeepLast({self.count!r}): keep at least 1 checkpoint, as a whole number.")
+    policies: tuple[KeepPolicy, ...]
 
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
-        regular = [one.name for one in checkpoints if not one.on_error][-self.count :]
-        kept = dict.fromkeys(regular, f"last {self.count}")
-        newest = next((index for index, one in enumerate(checkpoints) if one.name in kept), 0)
-        recent = (one.name for one in checkpoints[newest:] if one.on_error)
-        return kept | dict.fromkeys(recent, "saved on an error")
+        found: dict[str, list[str]] = {}
+        for policy in self.policies:
+            for name, reason in policy.reasons(checkpoints).items():
+                found.setdefault(name, []).append(reason)
+        return {name: ", ".join(reasons) for name, reasons in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class KeepWhen(KeepPolicy):
+    """Keeps what ``rule`` names: any callable that takes the checkpoints, oldest first.
+
+    >>> every_other = KeepWhen(lambda checkpoints: [one.name for one in checkpoints[::2]])
+    """
+
+    rule: Rule
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        answer = self.rule(checkpoints)
+        if isinstance(answer, Mapping):
+            return answer
+        return dict.fromkeys(answer, getattr(self.rule, "__name__", "rule"))
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAll(KeepPolicy):
+    """Nothing goes."""
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        return {one.name: "all" for one in checkpoints}
+
+
+def as_keep_policy(value: object) -> KeepPolicy | None:
+    """A policy as it is, a callable as `KeepWhen`, None for anything else."""
+    if isinstance(value, KeepPolicy):
+        return value
+    return KeepWhen(value) if callable(value) and not isinstance(value, type) else None
+
+
+def _union(*given: object) -> KeepPolicy:
+    found: list[KeepPolicy] = []
+    for one in given:
+        policy = as_keep_policy(one)
+        if policy is None:
+            raise UsageError(f"{one!r} is no keep policy: combine policies such as KeepLast(3), or callables.")
+        found += policy.policies if isinstance(policy, KeepAny) else (policy,)
+    return KeepAny(tuple(found))
 
 
 def plan(policy: KeepPolicy, checkpoints: Sequence[Kept], protected: Mapping[str, str]) -> dict[str, str | None]:

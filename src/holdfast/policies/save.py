@@ -1,15 +1,18 @@
-"""Save policies: frozen, pure, combined by ``|``."""
+"""Save policies: frozen, pure, combined by ``|`` and ``&``."""
 
 from __future__ import annotations
 
 import abc
-import math
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from holdfast.errors import UsageError
 from holdfast.policies.moment import Moment
-from holdfast.types import Progress
+from holdfast.types import Json
+
+Rule = Callable[[Moment], Any]
+"""A callable in place of a policy: what it returns is true where a save is due; a text is the reason."""
 
 
 class SavePolicy(abc.ABC):
@@ -21,15 +24,32 @@ class SavePolicy(abc.ABC):
     def due(self, moment: Moment) -> str | None:
         """The reason to save now, or None."""
 
-    def __or__(self, other: SavePolicy) -> SavePolicy:
-        if not isinstance(other, SavePolicy):
-            return NotImplemented
-        return AnyOf((*parts(self), *parts(other)))
+    def remember(self, moment: Moment) -> Mapping[str, Json]:
+        """What to find in ``moment.memory`` from now on; asked at each moment at which a save is due."""
+        return {}
+
+    def insists(self, moment: Moment) -> bool:
+        """Whether a save that is due has to hold this very moment, so that training waits for the one before it.
+
+        Otherwise it is taken a few boundaries later if the one before is still being written.
+        """
+        return False
+
+    def __or__(self, other: SavePolicy | Rule) -> SavePolicy:
+        return _combined(AnyOf, self, other)
+
+    def __ror__(self, other: Rule) -> SavePolicy:
+        return _combined(AnyOf, other, self)
+
+    def __and__(self, other: SavePolicy | Rule) -> SavePolicy:
+        return _combined(AllOf, self, other)
+
+    def __rand__(self, other: Rule) -> SavePolicy:
+        return _combined(AllOf, other, self)
 
 
-def parts(policy: SavePolicy) -> tuple[SavePolicy, ...]:
-    """The policies that ``|`` combined."""
-    return policy.policies if isinstance(policy, AnyOf) else (policy,)
+def _together(policies: tuple[SavePolicy, ...], moment: Moment) -> dict[str, Json]:
+    return {key: value for policy in policies for key, value in policy.remember(moment).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,91 +62,75 @@ class AnyOf(SavePolicy):
         reasons = [reason for policy in self.policies if (reason := policy.due(moment)) is not None]
         return ", ".join(reasons) or None
 
+    def remember(self, moment: Moment) -> Mapping[str, Json]:
+        return _together(self.policies, moment)
 
-Unit = Literal["steps", "batches", "epochs", "samples", "minutes"]
+    def insists(self, moment: Moment) -> bool:
+        return any(policy.insists(moment) for policy in self.policies)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Every(SavePolicy):
-    """Due whenever a multiple of the interval is crossed. Give exactly one unit.
+@dataclass(frozen=True, slots=True)
+class AllOf(SavePolicy):
+    """Due when all of ``policies`` are.
 
-    ``steps`` are optimizer steps; ``minutes`` are minutes of training, summed over restarts.
-
-    >>> Every(steps=200) | Every(minutes=10)  # doctest: +ELLIPSIS
-    AnyOf(...)
+    Intervals need not end at the same boundary, which they hardly ever would: each has to have come round since the
+    newest save. ``Every(steps=100) & Every(minutes=5)`` saves when both have passed.
     """
 
-    steps: int | None = None
-    batches: int | None = None
-    epochs: int | None = None
-    samples: int | None = None
-    minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        given = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
-        if len(given) != 1:
-            raise UsageError(
-                f"Every() takes exactly one of steps, batches, epochs, samples, minutes; got {given or 'none'}. "
-                "Combine several with `|`: Every(steps=200) | Every(minutes=10)."
-            )
-        (name, value), *_ = given.items()
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not (whole or (name == "minutes" and isinstance(value, float))) or not 0 < value < math.inf:
-            kind = "number" if name == "minutes" else "whole number"
-            raise UsageError(f"Every({name}={value!r}): the interval must be a {kind} above 0.")
-
-    @property
-    def _interval(self) -> tuple[Unit, float]:
-        for unit in ("steps", "batches", "epochs", "samples", "minutes"):
-            value = getattr(self, unit)
-            if value is not None:
-                return unit, value
-        raise AssertionError("one unit is given")
+    policies: tuple[SavePolicy, ...]
 
     def due(self, moment: Moment) -> str | None:
-        unit, interval = self._interval
-        before, now = _count(moment.previous, unit), _count(moment.progress, unit)
-        if math.floor(now / interval) <= math.floor(before / interval):
-            return None
-        return f"every {interval:g} {unit}"
+        whole = moment.since_saved()
+        reasons = [policy.due(whole) for policy in self.policies]
+        return None if None in reasons else " and ".join(str(reason) for reason in reasons)
 
+    def remember(self, moment: Moment) -> Mapping[str, Json]:
+        found = _together(self.policies, moment.since_saved())
+        return found if found and self.due(moment) is not None else {}
 
-def _count(progress: Progress, unit: Unit) -> float:
-    match unit:
-        case "steps":
-            return progress.step
-        case "batches":
-            return progress.batches
-        case "epochs":
-            return progress.epoch
-        case "samples":
-            return progress.samples
-        case "minutes":
-            return progress.elapsed / 60
+    def insists(self, moment: Moment) -> bool:
+        whole = moment.since_saved()
+        return any(policy.insists(whole) for policy in self.policies) and self.due(moment) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class AtEnd(SavePolicy):
-    """Due when the run ends. A final save is made anyway; this says so."""
+class When(SavePolicy):
+    """Due when ``rule`` says so: any callable that takes a `Moment`.
+
+    >>> When(lambda moment: moment.progress.step in (10, 100, 1000))  # doctest: +ELLIPSIS
+    When(...)
+    """
+
+    rule: Rule
 
     def due(self, moment: Moment) -> str | None:
-        return "at end" if moment.event == "end" else None
+        answer = self.rule(moment)
+        if isinstance(answer, str):
+            return answer or None
+        return getattr(self.rule, "__name__", "rule") if answer else None
 
 
-@dataclass(frozen=True, slots=True)
-class OnSignal(SavePolicy):
-    """Due when the process is asked to stop: SIGTERM, SIGINT, SIGUSR1. The run saves, then exits."""
+def as_policy(value: object) -> SavePolicy | None:
+    """A policy as it is, a callable as `When`, None for anything else."""
+    if isinstance(value, SavePolicy):
+        return value
+    return When(value) if callable(value) and not isinstance(value, type) else None
 
-    def due(self, moment: Moment) -> str | None:
-        return "on signal" if moment.event == "signal" else None
+
+def _combined(kind: type[AnyOf] | type[AllOf], *given: object) -> SavePolicy:
+    policies = [as_policy(one) for one in given]
+    found = [one for one in policies if one is not None]
+    if len(found) < len(given):
+        other = next(one for one, policy in zip(given, policies, strict=True) if policy is None)
+        raise UsageError(f"{other!r} is no save policy: combine policies such as Every(steps=200), or callables.")
+    return kind(tuple(part for one in found for part in (one.policies if isinstance(one, kind) else (one,))))
 
 
-@dataclass(frozen=True, slots=True)
-class OnError(SavePolicy):
-    """Due when an exception ends the loop: the last boundary is saved, if nothing has changed since."""
-
-    def due(self, moment: Moment) -> str | None:
-        return "on error" if moment.event == "error" else None
+def parts(policy: SavePolicy) -> tuple[SavePolicy, ...]:
+    """Every single policy in a combination."""
+    if isinstance(policy, AnyOf | AllOf):
+        return tuple(part for one in policy.policies for part in parts(one))
+    return (policy,)
 
 
 def includes(policy: SavePolicy, kind: type[SavePolicy]) -> bool:

@@ -10,6 +10,7 @@ from holdfast.run.settings import Settings
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState
 from holdfast.state.torch.loader_memory import LoaderMemory
+from holdfast.types import Progress
 
 
 class LoopState:
@@ -20,18 +21,21 @@ class LoopState:
 
     def __init__(self, settings: Settings) -> None:
         self.mode: Mode = "epochs"
+        self.total: int | None = None
         self.position = Position()
         self.memory = LoaderMemory()
         self.cursors: list[Cursor] = []
         self.ends: list[rng.RngState] = []
         self.epoch_random: rng.RngState | None = None
         self._settings = settings
+        self._epoch_length: int | None = None
         self._loops = 0
         self._loop_random: rng.RngState | None = None
         self._iteration: str | None = None
 
     def load(self, stored: Stored) -> None:
         """What a checkpoint keeps, but for the position: that is reached in stages."""
+        self._epoch_length = stored.epoch_length
         self.memory.load(stored.memory)
         self.epoch_random, self.ends = stored.epoch, list(stored.ends)
 
@@ -69,6 +73,19 @@ class LoopState:
         else:
             self.position = Position(epoch=self.position.epoch, loop=number)
 
+    def share(self, progress: Progress) -> float | None:
+        """How much of the run is done, from 0 to 1; None where its length is not known.
+
+        How long an epoch is, its loaders say in the first one, and what was counted there says in the later ones.
+        """
+        if self.total is None:
+            return None
+        if self.mode == "steps":
+            return progress.batches / self.total
+        length = self._epoch_length or (_known_length(self.cursors) if self.position.loop == 0 else None)
+        within = min(progress.batch / length, 1.0) if length else 0.0
+        return min((progress.epoch + within) / self.total, 1.0)
+
     def next_batch(self) -> Position:
         """Where the loop is when the batch that it has handed out is done."""
         return msgspec.structs.replace(self.position, batch=self.position.batch + 1)
@@ -80,8 +97,9 @@ class LoopState:
         for cursor in self.cursors:
             self.memory.end(cursor, alone or (cursor.length is not None and self.position.batch >= cursor.length))
 
-    def end_epoch(self) -> None:
-        """Behind the last statement of an epoch's body."""
+    def end_epoch(self, batches: int) -> None:
+        """Behind the last statement of an epoch's body, which had so many ``batches``."""
+        self._epoch_length = batches or None
         self.position = Position(epoch=self.position.epoch + 1)
         self._loops, self.cursors, self.ends = 0, [], []
 
@@ -102,5 +120,11 @@ class LoopState:
         return Stored(
             position=boundary.position, mode=self.mode, boundary=boundary.random, epoch=self.epoch_random,
             loop=self._loop_random, ends=self.ends[: boundary.position.loop], cursors=cursors,
-            memory=self.memory.to_tree(), settings=self._settings,
+            memory=self.memory.to_tree(), settings=self._settings, share=self.share(boundary.progress),
+            epoch_length=self._epoch_length,
         )  # fmt: skip
+
+
+def _known_length(cursors: list[Cursor]) -> int | None:
+    lengths = [one.length for one in cursors if one.length is not None]
+    return min(lengths, default=None)

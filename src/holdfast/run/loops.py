@@ -48,7 +48,7 @@ class Loop:
 
 def epochs(session: Session, total: int) -> Generator[int, None, None]:
     """Yields the numbers of the epochs that are left."""
-    session.begin("epochs")
+    session.begin("epochs", total)
     if session.position.epoch >= total:
         session.already_finished(total)
     try:
@@ -69,7 +69,7 @@ def epochs(session: Session, total: int) -> Generator[int, None, None]:
 def steps(session: Session, loader: Iterable[Any], total: int, options: Options) -> Generator[Any, None, None]:
     """Yields batches of pass after pass over ``loader`` until ``total`` have been handed out, restarts included."""
     check_holders(sys._getframe(), STEPS, session.voice)
-    session.begin("steps")
+    session.begin("steps", total)
     if session.progress.batches >= total:
         session.already_finished(total)
     while session.progress.batches < total:

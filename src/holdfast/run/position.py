@@ -47,6 +47,9 @@ class Stored:
     cursors: list[CursorState] = field(default_factory=list)
     memory: dict[int, dict[str, Json]] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
+    policies: dict[str, Json] = field(default_factory=dict)
+    share: float | None = 0.0
+    epoch_length: int | None = None
 
     def data(self) -> dict[str, Any]:
         """The item ``data``."""
@@ -56,6 +59,9 @@ class Stored:
             "cursors": [cursor_to_tree(one) for one in self.cursors],
             "memory": self.memory,
             "settings": self.settings,
+            "policies": self.policies,
+            "share": self.share,
+            "epoch_length": self.epoch_length,
         }
 
     def rng(self) -> dict[str, Any]:
@@ -91,6 +97,9 @@ class Stored:
             cursors=[cursor_from_tree(tree) for tree in data["cursors"]],
             memory=data["memory"],
             settings=settings_from_tree(data["settings"]),
+            policies=msgspec.convert(data["policies"], dict[str, Any]),
+            share=msgspec.convert(data["share"], float | None),
+            epoch_length=msgspec.convert(data["epoch_length"], Count | None),
         )
         if stored.position.loop is not None and stored.loop is None and stored.mode != "hand":
             raise ValueError("a position in a loop without the random state before it")

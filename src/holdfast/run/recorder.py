@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,22 @@ from holdfast.state.torch.scalars import HeldScalar, to_json
 from holdfast.types import Json
 
 Held = dict[str, list[HeldScalar]]
+
+
+class Logged(Mapping[str, float]):
+    """The last values of one interval. Only one that is looked at is waited for, if it is still on a device."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+
+    def __getitem__(self, name: str) -> float:
+        return self._held[name][-1].value()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
 
 
 @dataclass(slots=True)
@@ -28,6 +45,7 @@ class Recorder:
     muted: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     _logged: Held = field(default_factory=dict)
+    _latest: Held = field(default_factory=dict)
     _lines: deque[tuple[dict[str, Json], Held]] = field(default_factory=deque)
 
     def log(self, values: dict[str, Any]) -> None:
@@ -40,8 +58,14 @@ class Recorder:
         """Drops what was logged since the last boundary, by code that ran once more."""
         self._logged = {}
 
+    def take(self) -> Mapping[str, float]:
+        """The last value of each name that was logged before the boundary just recorded; at the next call, nothing."""
+        held, self._latest = self._latest, {}
+        return Logged(held)
+
     def record(self, record: dict[str, Json]) -> None:
         """The boundary's line: ``record`` with what was logged before it."""
+        self._latest = self._logged
         self._lines.append((record, self._logged))
         self._logged = {}
         self._write(wait=False)

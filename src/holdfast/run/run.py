@@ -19,8 +19,8 @@ from holdfast.engine.run_folder import AttemptRecord, RunFolder
 from holdfast.engine.writer_handle import WriterHandle
 from holdfast.errors import HoldfastError, PlatformError, UsageError
 from holdfast.format.values import encode
-from holdfast.policies.keep import KeepPolicy
-from holdfast.policies.save import OnSignal, SavePolicy, includes
+from holdfast.policies.event import OnSignal
+from holdfast.policies.save import includes
 from holdfast.run import loops
 from holdfast.run.items import Items
 from holdfast.run.loops import Count, Loop, Options
@@ -28,7 +28,7 @@ from holdfast.run.progress_bar import progressing
 from holdfast.run.recorder import Recorder
 from holdfast.run.replay import Replay, expect
 from holdfast.run.resumption import Resumption, config_changes
-from holdfast.run.saver import Saver, choose_saver
+from holdfast.run.saver import KeepOption, SaveOption, Saver, choose_saver
 from holdfast.run.saves import Saves
 from holdfast.run.selection import Selection, select
 from holdfast.run.session import Session
@@ -46,10 +46,10 @@ class Run:
 
     ``state`` names everything that must survive: modules, optimizers, schedulers, anything with ``state_dict`` and
     ``load_state_dict``, tensors, arrays, and dicts and lists of these and of plain values. ``save`` and ``keep`` are
-    policies (default: every 10 minutes, at the end, on a signal, on an error; the last 3), or ``savers`` holds one
-    `Saver` of both. ``config`` is stored, and values that changed are named on a resume. ``start_from`` is
-    another run's folder or checkpoint, used while this run has none of its own, or the name of one of its own
-    checkpoints to go back to, which abandons the later ones.
+    policies, callables or phrases (default: every 10 minutes, at the end, on a signal, on an error; the last 3), or
+    ``savers`` holds one `Saver` of both. ``config`` is stored, and values that changed are named on a resume.
+    ``start_from`` is another run's folder or checkpoint, used while this run has none of its own, or the name of one
+    of its own checkpoints to go back to, which abandons the later ones.
 
     Raises `UsageError` for arguments that cannot mean anything, `OwnershipError` if another live trainer has the
     folder, `MisfitError` (with nothing changed) if the newest checkpoint does not fit ``state``, `CorruptError` if
@@ -74,14 +74,14 @@ class Run:
         state: Mapping[str, Any],
         *,
         savers: Sequence[Saver] | None = None,
-        save: SavePolicy | None = None,
-        keep: KeepPolicy | None = None,
+        save: SaveOption | None = None,
+        keep: KeepOption | None = None,
         config: Mapping[str, Any] | None = None,
         start_from: str | os.PathLike[str] | None = None,
     ) -> None:
         _require_platform()
         self.folder = _local(folder)
-        saver = choose_saver(savers, save, keep, folder)
+        saver = choose_saver(savers, save, keep)
         items = Items(state)
         stored_config = encode(_checked_config(config), "config") if config is not None else None
         made = settings(items.optimizers, items.schedulers)

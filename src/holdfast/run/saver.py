@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from holdfast.errors import UsageError
-from holdfast.policies.keep import KeepLast, KeepPolicy, Kept
+from holdfast.policies.event import AtEnd, OnError, OnSignal
+from holdfast.policies.interval import Every
+from holdfast.policies.keep import KeepPolicy, Kept, as_keep_policy
+from holdfast.policies.keep import Rule as KeepRule
+from holdfast.policies.keep_newest import KeepLast
 from holdfast.policies.moment import Moment
-from holdfast.policies.save import AtEnd, Every, OnError, OnSignal, SavePolicy
+from holdfast.policies.phrases import keep_policy, save_policy
+from holdfast.policies.save import Rule as SaveRule
+from holdfast.policies.save import SavePolicy, as_policy
 
-Policy = TypeVar("Policy", SavePolicy, KeepPolicy)
+SaveOption = SavePolicy | SaveRule | str | list[str]
+KeepOption = KeepPolicy | KeepRule | str | list[str]
+"""A policy, a callable in place of one, or phrases as in a configuration file."""
 
 DEFAULT_SAVE = Every(minutes=10) | AtEnd() | OnSignal() | OnError()
 DEFAULT_KEEP = KeepLast(3)
@@ -20,16 +26,17 @@ DEFAULT_KEEP = KeepLast(3)
 class Saver:
     """Binds a save policy and a keep policy. Override `should_save` or `should_keep` for anything else.
 
-    Without arguments it saves every 10 minutes, at the end, on a signal and on an error, and keeps the last 3.
+    Without arguments it saves every 10 minutes, at the end, on a signal and on an error, and keeps the last 3. Both
+    take policies, callables, or phrases.
 
     >>> from holdfast import Every, KeepLast, Saver
-    >>> Saver(save=Every(steps=200), keep=KeepLast(5)).name
-    'saver'
+    >>> Saver(save=Every(steps=200), keep=KeepLast(5)).save == Saver(save="every 200 steps").save
+    True
     """
 
-    def __init__(self, *, save: SavePolicy | None = None, keep: KeepPolicy | None = None, name: str = "saver") -> None:
-        self.save: SavePolicy = _checked("save", DEFAULT_SAVE if save is None else save, SavePolicy)
-        self.keep: KeepPolicy = _checked("keep", DEFAULT_KEEP if keep is None else keep, KeepPolicy)
+    def __init__(self, *, save: SaveOption | None = None, keep: KeepOption | None = None, name: str = "saver") -> None:
+        self.save = _save_policy(DEFAULT_SAVE if save is None else save)
+        self.keep = _keep_policy(DEFAULT_KEEP if keep is None else keep)
         self.name = name
 
     def should_save(self, moment: Moment) -> str | None:
@@ -41,16 +48,27 @@ class Saver:
         return self.keep.reasons(checkpoints)
 
 
-def _checked(option: str, policy: Policy, kind: type) -> Policy:
-    if not isinstance(policy, kind):
-        example = "Every(steps=200) | AtEnd()" if kind is SavePolicy else "KeepLast(3)"
-        raise UsageError(f"{option}={policy!r}: expected a {kind.__name__} such as {example}.")
+def _save_policy(given: object) -> SavePolicy:
+    policy = save_policy(given) if isinstance(given, (str, list)) else as_policy(given)
+    if policy is None:
+        raise UsageError(
+            f"save={given!r}: expected a SavePolicy such as Every(steps=200) | AtEnd(), phrases such as "
+            '["every 200 steps", "at end"], or a callable that takes a Moment.'
+        )
     return policy
 
 
-def choose_saver(
-    savers: Sequence[Saver] | None, save: SavePolicy | None, keep: KeepPolicy | None, folder: str | os.PathLike[str]
-) -> Saver:
+def _keep_policy(given: object) -> KeepPolicy:
+    policy = keep_policy(given) if isinstance(given, (str, list)) else as_keep_policy(given)
+    if policy is None:
+        raise UsageError(
+            f'keep={given!r}: expected a KeepPolicy such as KeepLast(3), phrases such as "last 3", or a callable that '
+            "takes the checkpoints."
+        )
+    return policy
+
+
+def choose_saver(savers: Sequence[Saver] | None, save: SaveOption | None, keep: KeepOption | None) -> Saver:
     """The saver of a run from what `Run` was given. Raises `UsageError` where the arguments contradict each other."""
     if savers is None:
         return Saver(save=save, keep=keep)

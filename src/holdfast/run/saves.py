@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.checkpointer import Checkpointer, ItemDraft
-from holdfast.engine.lineage import ON_ERROR
 from holdfast.engine.messages import Committed, Failed, Persist
-from holdfast.errors import HoldfastError, SaveError
+from holdfast.engine.pins import pinned
+from holdfast.engine.requests import take_requests
+from holdfast.errors import HoldfastError, SaveError, StorageError
+from holdfast.format.dtypes import nbytes
 from holdfast.format.manifest import Manifest, Parent
 from holdfast.format.names import CheckpointName
-from holdfast.policies.keep import KeepPolicy, Kept, plan
+from holdfast.policies.keep import KeepPolicy, Kept, describe, plan
 from holdfast.policies.moment import Event, Moment
 from holdfast.run.environment import describe_environment
 from holdfast.run.saver import Saver
@@ -23,6 +27,7 @@ from holdfast.run.voice import Voice
 from holdfast.types import Json, Progress
 
 _LONG_SECONDS = 5.0
+_NOTHING: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,14 @@ class Ledger:
     committed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How far the run was at some point: in counts, and as a share of its length where that is known."""
+
+    progress: Progress = field(default_factory=Progress)
+    share: float | None = None
+
+
 @dataclass(slots=True)
 class Saves:
     """Asks the policy, collects what is due, hands snapshots to the engine and hears how they ended."""
@@ -59,24 +72,39 @@ class Saves:
     resumed_from: Entry | None
     uncounted: frozenset[str] = frozenset()
     """Checkpoints that retention neither counts nor deletes: abandoned by a rollback, or found to be corrupt."""
+    memory: dict[str, Json] = field(default_factory=dict)
+    """What policies asked to be remembered; part of every checkpoint."""
     due: list[str] = field(default_factory=list)
+    insisted: bool = False
+    """Whether what is due has to hold the boundary at which it became due."""
     ledger: Ledger = field(default_factory=Ledger)
-    _looked: Progress = field(default_factory=Progress)
+    _looked: Look = field(default_factory=Look)
+    _saved: Look = field(default_factory=Look)
+    _confirmed: dict[str, Json] = field(default_factory=dict)
+    _confirming: dict[str, Json] = field(default_factory=dict)
     _ordinal: int = 0
     _delayed: bool = False
+    _listened: float = 0.0
 
-    def start(self, progress: Progress) -> None:
-        """The thresholds that later progress crosses are counted from here."""
-        self._looked = progress
+    def start(self, look: Look, memory: Mapping[str, Json]) -> None:
+        """The thresholds that later progress crosses are counted from here; ``memory`` is that of the checkpoint."""
+        self._looked = self._saved = look
+        self.memory, self._confirmed = dict(memory), dict(memory)
         if self.resumed_from is not None:
             self.ledger.newest = Parent(self.resumed_from.name, self.resumed_from.manifest.digest)
 
-    def ask(self, progress: Progress, event: Event) -> None:
+    def ask(self, look: Look, event: Event, logged: Mapping[str, float] = _NOTHING) -> None:
         """Collects what the policy says is due."""
-        moment = Moment(previous=self._looked, progress=progress, event=event)
-        self._looked = progress
+        moment = Moment(
+            previous=self._looked.progress, progress=look.progress, event=event, saved=self._saved.progress,
+            previous_share=self._looked.share, share=look.share, saved_share=self._saved.share,
+            logged=logged, memory=dict(self.memory),
+        )  # fmt: skip
+        self._looked = look
         reason = self.saver.should_save(moment)
         if reason is not None:
+            self.memory.update(self.saver.save.remember(moment))
+            self.insisted = self.insisted or self.saver.save.insists(moment)
             self.request(reason)
 
     def request(self, reason: str) -> None:
@@ -92,7 +120,8 @@ class Saves:
 
     def save(self, content: Content) -> bool:
         """Saves ``content`` for what is due. False, with a warning, if it could not be: training goes on."""
-        reason, self.due, self._delayed = tuple(self.due), [], False
+        reason, self.due, self._delayed, self.insisted = tuple(self.due), [], False, False
+        self._saved = self._looked
         try:
             held = self.hold(content, reason)
         except HoldfastError as error:
@@ -119,11 +148,11 @@ class Saves:
             metrics=_tagged(content.metrics), config=self.config, learning_rates=content.rates, items={}, parts=(),
             environment=describe_environment(),
         )  # fmt: skip
-        return self.checkpointer.hold(name, manifest, content.items, self._to_delete(name, manifest))
+        return self.checkpointer.hold(name, manifest, content.items, self._to_delete(name, manifest, content))
 
     def commit(self, held: Persist, reason: tuple[str, ...]) -> bool:
         """Hands a snapshot to the writer. False, with a warning, if there is none."""
-        self._ordinal = held.ordinal
+        self._ordinal, self._confirming = held.ordinal, dict(self.memory)
         try:
             self.checkpointer.commit(held)
         except HoldfastError as error:
@@ -137,10 +166,16 @@ class Saves:
         return str(CheckpointName(progress.step, self.attempt, ordinal))
 
     def poll(self) -> None:
-        """Hears the outcome of the save under way, if it has come."""
+        """Hears the outcome of the save under way, if it has come, and requests from outside, once a second."""
         outcome = self.checkpointer.poll()
         if outcome is not None:
             self._hear(outcome)
+        now = time.monotonic()
+        if now > self._listened + 1.0:
+            self._listened = now
+            with contextlib.suppress(StorageError):
+                if take_requests(self.catalog.storage):
+                    self.request("on request")
 
     def wait(self) -> None:
         """Waits until no save is under way, and says so if that takes long."""
@@ -160,6 +195,7 @@ class Saves:
         for note in outcome.notes:
             self.voice.warn("save_note", f"{outcome.name}: {note}")
         if isinstance(outcome, Committed):
+            self._confirmed, self._confirming = self._confirming, {}
             self.ledger.failure = None
             self.ledger.committed += 1
             self.ledger.newest = Parent(outcome.name, outcome.digest)
@@ -168,17 +204,18 @@ class Saves:
                 seconds=outcome.seconds, deleted=list(outcome.deleted),
             )  # fmt: skip
         else:
+            # What was not saved is not the best that was saved: the next that is better than that one has to be.
+            self.memory = dict(self._confirmed)
             self.ledger.failure = outcome
             self.voice.warn("save_failed", _failed(outcome), name=outcome.name)
 
-    def _to_delete(self, name: str, manifest: Manifest) -> tuple[str, ...]:
+    def _to_delete(self, name: str, manifest: Manifest, content: Content) -> tuple[str, ...]:
         """What the keep policy lets go once ``name`` is committed. Asked of the storage, never of memory."""
         entries = [one for one in self.catalog.list().entries if one.name not in self.uncounted]
-        checkpoints = [
-            *map(_kept, entries),
-            Kept(name=name, progress=manifest.progress, on_error=_on_error(manifest.reason)),
-        ]
-        reasons = plan_with(self.saver, checkpoints, {name: "newest"})
+        newest = describe(name, manifest, _size(content.items))
+        checkpoints = [*(describe(one.name, one.manifest, one.size) for one in entries), newest]
+        protected = dict.fromkeys(pinned(self.catalog.storage), "pinned") | {name: "newest"}
+        reasons = plan_with(self.saver, checkpoints, protected)
         return tuple(one for one, reason in reasons.items() if reason is None)
 
 
@@ -197,15 +234,11 @@ class _Overridable(KeepPolicy):
         return self.saver.should_keep(checkpoints)
 
 
-def _kept(entry: Entry) -> Kept:
-    metrics = {key: value for key, value in entry.manifest.metrics.items() if isinstance(value, float)}
-    return Kept(
-        name=entry.name, progress=entry.manifest.progress, metrics=metrics, on_error=_on_error(entry.manifest.reason)
-    )
-
-
-def _on_error(reason: Iterable[str]) -> bool:
-    return set(reason) == {ON_ERROR}
+def _size(items: Mapping[str, ItemDraft]) -> int:
+    """Bytes of the tensors in ``items``, those that share their memory counted once."""
+    sources = [source for item in items.values() for source in item.sources.values()]
+    unique = {id(one) if one.identity is None else one.identity: nbytes(one.spec) for one in sources}
+    return sum(unique.values())
 
 
 def _step(name: str) -> int | None:

@@ -10,13 +10,14 @@ import msgspec
 
 from holdfast.engine.lineage import ON_ERROR
 from holdfast.errors import ExactnessWarning, HoldfastWarning, UsageError
+from holdfast.policies.moment import Event
 from holdfast.run.counts import whole
 from holdfast.run.items import Items
 from holdfast.run.loop_state import LoopState
 from holdfast.run.position import Mode, Position
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
-from holdfast.run.saves import Saves
+from holdfast.run.saves import Look, Saves
 from holdfast.run.selection import Progressing
 from holdfast.run.settings import Settings
 from holdfast.run.signals import StopSignals, stop_exception
@@ -47,7 +48,8 @@ class Session:
         self._progressing = progressing
         self._clock: float | None = None
         self._begun = self._left = False
-        saves.start(self.progress)
+        stored = resumption.stored if resumption is not None and resumption.own else None
+        saves.start(Look(self.progress, stored.share if stored else 0.0), stored.policies if stored else {})
 
     @property
     def position(self) -> Position:
@@ -70,9 +72,13 @@ class Session:
         if self.closed is not None:
             raise UsageError(f"{self.closed}: make a new Run to go on.")
 
-    def begin(self, mode: Mode) -> None:
-        """Enters a loop of the run: installs the signal handlers and, on a resume, restores the state."""
+    def begin(self, mode: Mode, total: int | None = None) -> None:
+        """Enters a loop of the run: installs the signal handlers and, on a resume, restores the state.
+
+        ``total`` is the length of the whole run, in epochs or steps, where the loop knows it.
+        """
         self.require_open()
+        self.loop.total = total or self.loop.total
         if not self.in_loop:
             self.in_loop, self._left, self.loop.mode, self._clock = True, False, mode, time.monotonic()
             if self._signals is not None and not self._signals.install():
@@ -85,6 +91,9 @@ class Session:
         self.snapshots.mark(self.progress, rng.capture())
         if self._resumption is not None or self.progress.batches:
             self.snapshots.mark_saved()
+        else:
+            self._ask("start")
+            self.snapshots.save_if_due(patient=False)
 
     def _restore_first(self, resumption: Resumption, mode: Mode) -> None:
         """The restore before the loops. In mid-epoch, user code runs again from the epoch's start on."""
@@ -205,8 +214,8 @@ class Session:
         """The boundary after an epoch's last statement. After the last epoch, the save at the end stands for it."""
         random = rng.capture()
         self._give_up_resumption()
-        self.progress = self._after_epoch()
-        self.loop.end_epoch()
+        batches, self.progress = self.progress.batch, self._after_epoch()
+        self.loop.end_epoch(batches)
         self.body = None
         self._pass_boundary(random, "tail", None)
         if not final:
@@ -252,8 +261,13 @@ class Session:
         self.recorder.record(self._line(kind, index))
         self.saves.poll()
         self.snapshots.reserve()
-        self.saves.ask(self.progress, "boundary" if kind == "batch" else "epoch_end")
+        self._ask("boundary" if kind == "batch" else "epoch_end")
         self._stop_if_asked()
+
+    def _ask(self, event: Event, progress: Progress | None = None) -> None:
+        """Has the policies look at this moment, or at that of ``progress``."""
+        progress = self.progress if progress is None else progress
+        self.saves.ask(Look(progress, self.loop.share(progress)), event, self.recorder.take())
 
     def _line(self, kind: str, index: str | None) -> dict[str, Any]:
         line = {"t": kind, "at": self.position.at, "n": self.progress.batches, "step": self.progress.step}
@@ -279,7 +293,7 @@ class Session:
         if self._signals is None or self._signals.received is None:
             return
         number = self._signals.received
-        self.saves.ask(self.progress, "signal")
+        self._ask("signal")
         self.snapshots.save_now("on signal")
         self.saves.wait()
         self._stop(number)
@@ -308,7 +322,7 @@ class Session:
 
     def finish(self) -> None:
         """The loop has come to its end: the final save, whatever the interval."""
-        self.saves.ask(self.progress, "end")
+        self._ask("end")
         self.snapshots.save_now(AT_END)
         self.saves.wait()
         self._leave()
@@ -375,7 +389,7 @@ class Session:
             kind = exception.__name__
             self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
             self.saves.due.clear()
-            self.saves.ask(boundary.progress, "error")
+            self._ask("error", boundary.progress)
             if self.saves.due:
                 self.snapshots.end_on_exception(ON_ERROR)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from holdfast.engine.checkpointer import ItemDraft
@@ -93,6 +93,9 @@ class Snapshots:
             return
         if self._is_saved():
             saves.due.clear()
+        elif saves.insisted:
+            saves.wait()
+            self._save(boundary)
         elif not boundary.clean and patient and self._waited < PATIENCE and not self._only_zero():
             self._waited += 1
             saves.delayed("gradients are pending", boundary.progress.step)
@@ -149,6 +152,7 @@ class Snapshots:
         self._recorder.flush()
         items = {name: draft(one) for name, one in captured.items()} | self._pending(boundary)
         items["values"] = value_draft("values", boundary.values)
+        stored = replace(stored, policies=dict(self._saves.memory))
         items["data"], items["rng"] = value_draft("data", stored.data()), value_draft("rng", stored.rng())
         return Content(items, boundary.progress, self._recorder.metrics, self._items.learning_rates())
 

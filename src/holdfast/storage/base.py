@@ -115,6 +115,10 @@ class Storage(Protocol):
         """Takes ``name`` away at once and durably, then removes it. What is not there counts as deleted."""
         ...
 
+    def remove(self, path: str) -> None:
+        """Removes one small file, durably. What is not there counts as removed. Raises `CorruptError` for a folder."""
+        ...
+
     def sweep(self, is_debris: Callable[[str], bool] = is_debris) -> Names:
         """Removes those names of the root that ``is_debris``, and returns them.
 

@@ -158,6 +158,20 @@ class LocalStorage:
             platform.sync_folder(self.root)
             remove(going)
 
+    def remove(self, path: str) -> None:
+        """Removes one small file, durably."""
+        place = self._locate(path)
+        with reported("remove", place):
+            try:
+                os.unlink(place)
+            except FileNotFoundError:
+                return
+            except (IsADirectoryError, PermissionError) as error:
+                if os.path.isdir(place):
+                    raise CorruptError(f"{place} is a folder; a regular file was expected") from error
+                raise
+            platform.sync_folder(os.path.dirname(place))
+
     def sweep(self, is_debris: Callable[[str], bool] = is_debris) -> Names:
         """Removes what earlier saves and deletions left."""
         return [name for name in self.list() if is_debris(name) and self._removed(name)]

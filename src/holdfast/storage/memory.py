@@ -107,6 +107,14 @@ class MemoryStorage:
             for path in [p for p in self.files if p == name or p.startswith(f"{name}/")]:
                 del self.files[path]
 
+    def remove(self, path: str) -> None:
+        """Removes one small file."""
+        split_path(path)
+        with self.lock:
+            if path in self.list() and path not in self.files:
+                raise CorruptError(f"{self.url}/{path} is a folder; a regular file was expected")
+            self.files.pop(path, None)
+
     def sweep(self, is_debris: Callable[[str], bool] = is_debris) -> Names:
         """Removes what earlier saves left."""
         debris = [name for name in self.list() if is_debris(name)]

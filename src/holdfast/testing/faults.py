@@ -164,6 +164,10 @@ The file system is full: free some space, or keep fewer checkpoints.
         with self.at("delete"):
             self._storage.delete(name)
 
+    def remove(self, path: str) -> None:
+        with self.at("remove"):
+            self._storage.remove(path)
+
     def sweep(self, is_debris: Callable[[str], bool] = is_debris) -> Names:
         with self.at("sweep"):
             return self._storage.sweep(is_debris)

@@ -286,6 +286,17 @@ class StorageConformance:
         storage.prepare()
         storage.delete(NAME)
 
+    def test_remove_takes_one_file(self, storage: Storage) -> None:
+        """Its neighbours stay; what is not there counts as removed; a folder is refused."""
+        storage.create("pins/a", b"")
+        storage.create("pins/b", b"")
+        storage.remove("pins/a")
+        storage.remove("pins/a")
+        storage.remove("nowhere/a")
+        assert storage.list_files("pins") == {"b": 0}
+        with pytest.raises(CorruptError):
+            storage.remove("pins")
+
     def test_sweep_removes_debris_only(self, storage: Storage) -> None:
         """Unfinished tries, drafts and deletions go; checkpoints, records and strangers stay."""
         debris = {".deleting-a-12", f"{NAME}.partial-7f3a", "0001.json.partial-ab"}
@@ -314,6 +325,7 @@ class StorageConformance:
             lambda: storage.append(path),
             lambda: storage.list_files(path),
             lambda: storage.delete(path),
+            lambda: storage.remove(path),
             lambda: storage.begin(path, "7f3a"),
             lambda: storage.begin(NAME, f"{path}/x"),
             lambda: storage.begin(NAME, "7f3a" + str(len(path))).write(path, [], 0),

@@ -1,0 +1,48 @@
+"""``holdfast pin`` and ``holdfast unpin``: what stays whatever the policies say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.cli import arguments
+from holdfast.errors import UsageError
+
+if TYPE_CHECKING:
+    from holdfast.storage.local import LocalStorage
+
+Name = Annotated[
+    str | None, typer.Argument(metavar="CHECKPOINT", help="One of the run's checkpoints.", show_default=False)
+]
+
+
+def pin(run: arguments.RunOrCheckpoint, checkpoint: Name = None, as_json: arguments.AsJson = False) -> None:
+    """Keep a checkpoint, whatever the keep policy of the run says, until it is unpinned."""
+    from holdfast.cli.output import print_outcome
+    from holdfast.engine import pins
+
+    storage, name = _chosen(run, checkpoint)
+    pins.pin(storage, name)
+    print_outcome(as_json, {"pinned": name}, f"{name} stays until it is unpinned")
+
+
+def unpin(run: arguments.RunOrCheckpoint, checkpoint: Name = None, as_json: arguments.AsJson = False) -> None:
+    """Leave a checkpoint to the keep policy again: the next save may delete it."""
+    from holdfast.cli.output import print_outcome
+    from holdfast.engine import pins
+
+    storage, name = _chosen(run, checkpoint)
+    pins.unpin(storage, name)
+    print_outcome(as_json, {"unpinned": name}, f"{name} is left to the keep policy again")
+
+
+def _chosen(run: str, checkpoint: str | None) -> tuple[LocalStorage, str]:
+    """The checkpoint that is meant; it has to be there."""
+    from holdfast.engine.place import find, reopen
+
+    place = find(run)
+    name = place.name or checkpoint
+    if name is None:
+        raise UsageError(f"{run}: is a run; name one of its checkpoints too. `holdfast ls {run}` lists them.")
+    return place.storage, reopen(place.storage, name).name

@@ -1,0 +1,86 @@
+"""Keep policies for the long run: the best ones, and one at every mark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from holdfast.errors import UsageError
+from holdfast.policies.best import Mode, check_metric
+from holdfast.policies.keep import KeepPolicy, Kept
+from holdfast.policies.keep_newest import SECONDS, check_count
+
+_COUNTS = {"steps": "step", "epochs": "epoch"}
+
+
+@dataclass(frozen=True, slots=True)
+class KeepBest(KeepPolicy):
+    """The ``count`` best by ``metric``, as it was when they were saved; ``mode`` says whether less or more is better.
+
+    A metric stays what it was until it is logged again, so of several checkpoints with the very same value only the
+    first counts. Those without the metric, or whose value is no number (NaN), are never among the best.
+
+    >>> KeepBest("val_loss", 2)
+    KeepBest(metric='val_loss', count=2, mode='min')
+    """
+
+    metric: str
+    count: int = 1
+    mode: Mode = "min"
+
+    def __post_init__(self) -> None:
+        check_metric("KeepBest", self.metric, self.mode)
+        check_count("KeepBest", self.count)
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        first: dict[float, str] = {}
+        for one in checkpoints:
+            value = one.metrics.get(self.metric, math.nan)
+            if not math.isnan(value):
+                first.setdefault(value, one.name)
+        best = sorted(first, reverse=self.mode == "max")[: self.count]
+        return {first[value]: f"best {self.count} by {self.metric} ({value:.6g})" for value in best}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepEvery(KeepPolicy):
+    """The first at or behind each mark: every so many steps or epochs, hours or days. Give exactly one unit.
+
+    ``hours`` and ``days`` are of the clock (UTC), so ``KeepEvery(days=1)`` keeps the first of each day.
+
+    >>> KeepEvery(steps=10_000)  # doctest: +ELLIPSIS
+    KeepEvery(...)
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    hours: float | None = None
+    days: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
+        if len(given) != 1:
+            raise UsageError(f"KeepEvery() takes exactly one of steps, epochs, hours, days; got {given or 'none'}.")
+        (name, value), *_ = given.items()
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole or (name in SECONDS and isinstance(value, float))) or not 0 < value < math.inf:
+            kind = "number" if name in SECONDS else "whole number"
+            raise UsageError(f"KeepEvery({name}={value!r}): expected a {kind} above 0.")
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        unit, interval = next((one.name, getattr(self, one.name)) for one in fields(self) if getattr(self, one.name))
+        kept: dict[str, str] = {}
+        passed = 0
+        for one in checkpoints:
+            mark = math.floor(_count(one, unit) / interval)
+            if mark > passed and not one.on_error:
+                kept[one.name], passed = f"every {interval:g} {unit}", mark
+        return kept
+
+
+def _count(checkpoint: Kept, unit: str) -> Any:
+    if unit in SECONDS:
+        return checkpoint.created / SECONDS[unit]
+    return getattr(checkpoint.progress, _COUNTS[unit])

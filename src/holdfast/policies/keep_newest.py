@@ -1,0 +1,117 @@
+"""Keep policies that count back from the newest checkpoint: how many, how long, how large."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from holdfast.errors import UsageError
+from holdfast.policies.keep import KeepPolicy, Kept
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+SECONDS = {"minutes": 60, "hours": 3600, "days": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLast(KeepPolicy):
+    """The newest ``count`` stay. Checkpoints saved on an error come on top: they never push out good ones."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        check_count("KeepLast", self.count)
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        regular = [one.name for one in checkpoints if not one.on_error][-self.count :]
+        return _with_errors(checkpoints, dict.fromkeys(regular, f"last {self.count}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepWithin(KeepPolicy):
+    """What is not older than so much, seen from the newest checkpoint. Give exactly one unit.
+
+    >>> KeepWithin(hours=6)  # doctest: +ELLIPSIS
+    KeepWithin(...)
+    """
+
+    minutes: float | None = None
+    hours: float | None = None
+    days: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
+        if len(given) != 1:
+            raise UsageError(f"KeepWithin() takes exactly one of minutes, hours, days; got {given or 'none'}.")
+        (name, value), *_ = given.items()
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise UsageError(f"KeepWithin({name}={value!r}): expected a number above 0.")
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        if not checkpoints:
+            return {}
+        unit, value = next((one, getattr(self, one)) for one in SECONDS if getattr(self, one) is not None)
+        oldest = checkpoints[-1].created - value * SECONDS[unit]
+        return {one.name: f"within {value:g} {unit}" for one in checkpoints if one.created >= oldest}
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSize(KeepPolicy):
+    """The newest whose sizes together are within ``limit``, bytes or a text such as ``"50 GiB"``. Always at least one.
+
+    >>> KeepSize("1.5 MiB").bytes
+    1572864
+    """
+
+    limit: int | str
+
+    def __post_init__(self) -> None:
+        if parse_size(self.limit) is None:
+            raise UsageError(f'KeepSize({self.limit!r}): expected bytes or a size such as "50 GiB" or "500 MB".')
+
+    @property
+    def bytes(self) -> int:
+        size = parse_size(self.limit)
+        assert size is not None, "checked when constructed"
+        return size
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        regular = [one for one in checkpoints if not one.on_error]
+        return _with_errors(checkpoints, dict.fromkeys(self._fitting(regular), f"within {self.limit}"))
+
+    def _fitting(self, checkpoints: Sequence[Kept]) -> Iterator[str]:
+        total = 0
+        for index, one in enumerate(reversed(checkpoints)):
+            total += one.size
+            if index and total > self.bytes:
+                return
+            yield one.name
+
+
+def parse_size(value: object) -> int | None:
+    """Bytes of a size above 0; None if it is none.
+
+    >>> parse_size("2 GB"), parse_size("lots")
+    (2000000000, None)
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if value > 0 else None
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    factor = _UNITS.get(match[2].upper()) if match else None
+    return int(float(match[1]) * factor) or None if match and factor else None
+
+
+def check_count(kind: str, count: object) -> None:
+    """Raises `UsageError` for anything but a whole number above 0."""
+    if type(count) is not int or count < 1:
+        raise UsageError(f"{kind}({count!r}): keep at least 1 checkpoint, as a whole number.")
+
+
+def _with_errors(checkpoints: Sequence[Kept], kept: dict[str, str]) -> dict[str, str]:
+    """Adds those saved on an error that are newer than any of them: the others have served."""
+    oldest = next((index for index, one in enumerate(checkpoints) if one.name in kept), 0)
+    recent = (one.name for one in checkpoints[oldest:] if one.on_error)
+    return kept | dict.fromkeys(recent, "saved on an error")

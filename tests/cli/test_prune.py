@@ -1,0 +1,123 @@
+"""``holdfast prune``, ``pin``, ``unpin`` and ``save-now``."""
+
+import threading
+
+import pytest
+import torch
+
+from holdfast import Every, KeepLast, Run, checkpoints
+from tests.harness.small import small, train
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run with checkpoints behind batches 2, 4, 6 and 8."""
+    job = small()
+    with Run(tmp_path / "run", job.state, save=Every(batches=2), keep=KeepLast(9)) as run:
+        job.fit(run, 2, lambda batches: run.wait())
+    return tmp_path / "run"
+
+
+def steps(folder):
+    return [one.progress.step for one in checkpoints(folder)]
+
+
+def test_a_dry_run_says_what_would_go_and_why_the_rest_stays(holdfast, run_folder):
+    """Nothing is deleted."""
+    done = holdfast("prune", run_folder, "--keep", "last 1", "--keep", "every 4 steps", "--dry-run")
+    assert done.code == 0
+    assert "step-00000002.a0001.n0001 goes" in done.words
+    assert "step-00000004.a0001.n0002 every 4 steps" in done.words
+    assert "2 checkpoints would be deleted, 2 kept" in done.words
+    assert steps(run_folder) == [2, 4, 6, 8]
+
+
+def test_what_no_phrase_keeps_is_deleted(holdfast, run_folder):
+    """JSON holds the reasons."""
+    done = holdfast("prune", run_folder, "--keep", "every 4 steps", "--json")
+    assert [(one["kept"], one["reason"]) for one in done.json] == [
+        (False, None), (True, "every 4 steps"), (False, None), (True, "a resume continues here")
+    ]  # fmt: skip
+    assert steps(run_folder) == [4, 8]
+
+
+def test_the_one_that_a_resume_needs_stays(holdfast, run_folder):
+    """Whatever the phrases say: a run that cannot go on is no run."""
+    holdfast("prune", run_folder, "--keep", "best nothing")
+    assert steps(run_folder) == [8]
+    train(str(run_folder), 2)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--keep", "newest 3"]])
+def test_pruning_by_nothing_is_a_wrong_call(holdfast, run_folder, arguments):
+    """Without a phrase, or with one that is none, nothing is deleted."""
+    assert holdfast("prune", run_folder, *arguments).code == 2
+    assert steps(run_folder) == [2, 4, 6, 8]
+
+
+def test_a_pinned_checkpoint_stays_until_it_is_unpinned(holdfast, run_folder):
+    """Pruning and the run's own policy pass it over."""
+    first = checkpoints(run_folder)[0].name
+    assert holdfast("pin", run_folder, first).code == holdfast("pin", run_folder / first).code == 0
+    holdfast("prune", run_folder, "--keep", "last 1")
+    assert steps(run_folder) == [2, 8]
+    job = small()
+    with Run(run_folder, job.state, save=Every(batches=2), keep=KeepLast(1)) as run:
+        job.fit(run, 3)
+    assert steps(run_folder) == [2, 12]
+    assert holdfast("unpin", run_folder, first, "--json").json == {"unpinned": first}
+    holdfast("prune", run_folder, "--keep", "last 1")
+    assert steps(run_folder) == [12]
+
+
+def test_a_checkpoint_that_is_not_there_cannot_be_pinned(holdfast, run_folder):
+    """The error lists those that are."""
+    done = holdfast("pin", run_folder, "step-00000099.a0001.n0009")
+    assert done.code == 3
+    assert "step-00000002.a0001.n0001" in done.err
+    assert holdfast("pin", run_folder).code == 2
+
+
+def test_a_live_run_saves_when_it_is_asked(holdfast, tmp_path):
+    """The command waits for the checkpoint and names it."""
+    model, folder = torch.nn.Linear(2, 1), tmp_path / "run"
+    over = threading.Event()
+    with Run(folder, {"model": model}, save=Every(batches=10**9)) as run:
+        answer = {}
+
+        def ask():
+            answer["done"] = holdfast("save-now", folder, "--wait", "30", "--json")
+            over.set()
+
+        thread = threading.Thread(target=ask)
+        for index, _ in run.batches(endless(), enumerate=True):
+            if index == 3:
+                thread.start()
+            if over.wait(0.02):
+                break
+        thread.join()
+    first = checkpoints(folder)[0]
+    assert answer["done"].json == {"asked": True, "checkpoint": first.name}
+    assert first.reason == ("on request",)
+
+
+def endless():
+    while True:
+        yield torch.zeros(1, 2)
+
+
+def test_nobody_is_asked_where_nobody_trains(holdfast, run_folder):
+    """A killed trainer's record does not count, and no request is left behind for a later one."""
+    done = holdfast("save-now", run_folder)
+    assert (done.code, "no trainer is running" in done.err) == (3, True)
+    assert not (run_folder / "requests").exists()
+
+
+def test_a_request_that_takes_too_long_is_said(holdfast, tmp_path):
+    """It stands: the run fulfils it when it comes to a boundary."""
+    with Run(tmp_path / "run", {"model": torch.nn.Linear(2, 1)}) as run:
+        done = holdfast("save-now", tmp_path / "run", "--wait", "0.3")
+        assert done.code != 0
+        assert "The request stands" in done.err
+        run._session.saves.poll()
+        assert run._session.saves.due == ["on request"]

@@ -1,0 +1,94 @@
+"""Policies in a run: what they see of it, and what survives a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from holdfast import AtStart, Every, HoldfastWarning, KeepBest, KeepLast, OnBest, Run, checkpoints
+from holdfast.policies.moment import Moment
+from tests.harness.history import History
+from tests.harness.small import small
+
+RARELY = Every(batches=1000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def evaluate(folder: Path, losses: list[float], **options: Any) -> list[tuple[str, ...]]:
+    """One attempt: an epoch for each loss, logged behind its batches. The reasons of what is there then."""
+    job = small()
+    with Run(folder, job.state, **{"save": OnBest("loss"), "keep": KeepLast(100), **options}) as run:
+        for epoch in run.epochs(len(losses)):
+            run._session.saves.wait()  # so that the outcome of the last save is known, though it may be a failure
+            for (inputs,) in run.batches(job.loader):
+                job.step(inputs)
+            run.log(loss=torch.tensor(losses[epoch]))
+    return [one.manifest.reason for one in checkpoints(folder)]
+
+
+def test_the_best_so_far_is_remembered_over_a_restart_and_a_move(folder: Path, tmp_path: Path) -> None:
+    """A value that is worse than the best before the restart is not taken for the first one."""
+    first = evaluate(folder, [3.0, float("nan"), 2.0])
+    assert first == [("best loss (3)",), ("best loss (2)", "at end")]
+    moved = folder.rename(tmp_path / "moved")
+    assert evaluate(moved, [3.0, 3.0, 2.0, 2.5, 1.0])[2:] == [("best loss (1)", "at end")]
+
+
+def test_the_best_that_could_not_be_saved_is_not_remembered(folder: Path, writer_fault: Any) -> None:
+    """The next that is better than what is on disk is saved, though it is not the best that ever was."""
+    writer_fault(action="error", function="rename", errno=28, call=2)
+    with pytest.warns(HoldfastWarning, match="n0002 failed"):
+        reasons = evaluate(folder, [3.0, 1.0, 2.0, 2.5])
+    assert reasons == [("best loss (3)",), ("best loss (2)",), ("at end",)]
+
+
+def test_the_best_stay_over_restarts(folder: Path) -> None:
+    """Retention asks the storage, so what an earlier attempt saved is among the best all the same."""
+    keep = KeepBest("loss", 2) | KeepLast(1)
+    evaluate(folder, [1.0, 4.0, 2.0], save=Every(epochs=1), keep=keep)
+    evaluate(folder, [1.0, 4.0, 2.0, 3.0, 5.0], save=Every(epochs=1), keep=keep)
+    assert [one.metrics["loss"] for one in checkpoints(folder)] == [1.0, 2.0, 5.0]
+
+
+def test_a_fraction_of_the_run_comes_so_often(folder: Path) -> None:
+    """Quarters of 3 epochs of 4 batches, one of them at the end; a restart in between fires none twice."""
+    job = small()
+    with Run(folder, job.state, save=Every(fraction=0.25), keep=KeepLast(100)) as run:
+        job.fit(run, 3, lambda batches: run.save() if batches == 7 else run.wait())
+    assert [one.progress.batches for one in checkpoints(folder)] == [3, 6, 8, 9, 12]
+
+
+def test_the_start_is_saved_once(folder: Path) -> None:
+    """Before the first batch of a fresh run, and not again when it goes on."""
+    evaluate(folder, [1.0], save=AtStart())
+    evaluate(folder, [1.0, 1.0], save=AtStart())
+    assert [(one.progress.batches, one.manifest.reason) for one in checkpoints(folder)] == [
+        (0, ("at start",)), (4, ("at end",)), (8, ("at end",))
+    ]  # fmt: skip
+
+
+def test_saving_when_an_evaluation_improves_by_a_hundredth(folder: Path) -> None:
+    """What is not there is a callable of five lines."""
+    best = [float("inf")]
+
+    def improved(moment: Moment) -> bool:
+        loss = moment.logged.get("loss", float("inf"))
+        better = loss < 0.99 * best[0]
+        best[0] = loss if better else best[0]
+        return better
+
+    assert evaluate(folder, [1.0, 0.995, 0.98], save=improved) == [("improved",), ("improved", "at end")]
+
+
+def test_saves_that_exclude_each_other_never_come_but_the_last(folder: Path) -> None:
+    """`&` of what cannot meet saves nothing; the final save is there all the same."""
+    reasons = evaluate(folder, [1.0, 2.0], save=Every(steps=3) & OnBest("loss") & OnBest("other"))
+    assert reasons == [("at end",)]
+    assert History(folder).checkpoints
