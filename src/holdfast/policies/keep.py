@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from holdfast.engine.lineage import ON_ERROR
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.format.manifest import Manifest
 from holdfast.format.values import decode
 from holdfast.types import Progress
@@ -31,9 +32,15 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(name: str, manifest: Manifest, size: int) -> Kept:
-    """What a keep policy may know of a checkpoint, out of its manifest."""
-    metrics = {metric: value for metric, value in decode(manifest.metrics).items() if isinstance(value, float)}
-    created = datetime.fromisoformat(manifest.created).timestamp()
+    """What a keep policy may know of a checkpoint, out of its manifest; what makes no sense there is left out."""
+    metrics, created = dict[str, float](), 0.0
+    with contextlib.suppress(ValueError):
+        created = datetime.fromisoformat(manifest.created).timestamp()
+    for metric, stored in manifest.metrics.items():
+        with contextlib.suppress(HoldfastError):
+            value = decode(stored)
+            if isinstance(value, float):
+                metrics[metric] = value
     return Kept(
         name=name, progress=manifest.progress, metrics=metrics, created=created, size=size,
         on_error=set(manifest.reason) == {ON_ERROR},

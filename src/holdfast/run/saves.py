@@ -112,6 +112,10 @@ class Saves:
         if reason not in self.due:
             self.due.append(reason)
 
+    def drop(self) -> None:
+        """Nothing is due any more."""
+        self.due, self.insisted = [], False
+
     def delayed(self, why: str, step: int) -> None:
         """Records, once for each save, that it is due but has to wait."""
         if not self._delayed:
@@ -120,8 +124,8 @@ class Saves:
 
     def save(self, content: Content) -> bool:
         """Saves ``content`` for what is due. False, with a warning, if it could not be: training goes on."""
-        reason, self.due, self._delayed, self.insisted = tuple(self.due), [], False, False
-        self._saved = self._looked
+        reason, self._delayed, self._saved = tuple(self.due), False, self._looked
+        self.drop()
         try:
             held = self.hold(content, reason)
         except HoldfastError as error:
@@ -131,7 +135,8 @@ class Saves:
 
     def fail(self, progress: Progress, error: Exception) -> None:
         """Counts what is due as a save that failed because of ``error``, and says so."""
-        self.due, self._delayed, ordinal = [], False, self._ordinal + 1
+        self.drop()
+        self._delayed, ordinal = False, self._ordinal + 1
         message = str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}."
         self._hear(Failed(ordinal=ordinal, name=self._name(progress, ordinal), message=message))
 

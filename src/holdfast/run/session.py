@@ -388,7 +388,7 @@ class Session:
         else:
             kind = exception.__name__
             self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
-            self.saves.due.clear()
+            self.saves.drop()
             self._ask("error", boundary.progress)
             if self.saves.due:
                 self.snapshots.end_on_exception(ON_ERROR)

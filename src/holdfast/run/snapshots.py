@@ -92,7 +92,7 @@ class Snapshots:
         if not saves.due or last or boundary is None:
             return
         if self._is_saved():
-            saves.due.clear()
+            saves.drop()
         elif saves.insisted:
             saves.wait()
             self._save(boundary)
@@ -112,7 +112,7 @@ class Snapshots:
         self._saves.request(reason)
         self._saves.wait()
         if self.boundary is None or self._is_saved():
-            self._saves.due.clear()
+            self._saves.drop()
             return True
         return self._save(self.boundary)
 
@@ -135,7 +135,7 @@ class Snapshots:
         """Saves ``boundary``, which is now. What an item raises fails this save, not the training."""
         stored = self._loop.stored(boundary)
         if stored is None:
-            self._saves.due.clear()
+            self._saves.drop()
             self._voice.warn("position_lost", _POSITION_LOST)
             return False
         try:
@@ -269,7 +269,7 @@ class Snapshots:
     def _commit_held(self, held: Persist | str | None, reason: str, *, hint: bool = False) -> None:
         """Commits a snapshot, or says why there is none; with a ``hint`` also what to do."""
         reasons, self._held = self._reasons(reason), None
-        self._saves.due.clear()
+        self._saves.drop()
         if isinstance(held, str):
             lost = _LOST.format(reason=reason, obstacle=held)
             self._voice.warn("final_save_impossible", lost + _HINT if hint else lost)
