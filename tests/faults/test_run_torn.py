@@ -300,3 +300,19 @@ def test_a_lazy_module_may_wait_for_its_first_batch(tmp_path: Path) -> None:
     again = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     checkpoints(tmp_path / "run")[-1].load_into(model=again)
     assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
+
+
+def test_a_module_whose_memory_was_given_back_is_not_read(tmp_path: Path) -> None:
+    """Sharding takes a parameter's storage away between its uses; its address then leads nowhere."""
+    teacher = nn.Linear(2, 1)
+    with Run(tmp_path / "run", {"teacher": teacher}, save=Every(batches=100)) as run:
+        for index, _ in run.batches([torch.zeros(1, 2)] * 3, enumerate=True):
+            kept = [one.detach().clone() for one in teacher.parameters()]
+            sizes = [one.untyped_storage().nbytes() for one in teacher.parameters()]
+            for one in teacher.parameters():
+                one.untyped_storage().resize_(0)
+            run._session.snapshots.observer.shadow.mark()
+            for one, size, value in zip(teacher.parameters(), sizes, kept, strict=True):
+                one.untyped_storage().resize_(size)
+                one.data.copy_(value)
+            assert index < 3

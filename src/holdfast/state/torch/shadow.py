@@ -91,7 +91,7 @@ class Shadow:
     def marks(self) -> list[object]:
         """The version counters of all watched tensors now, and the bytes that are looked at."""
         versions: list[object] = [one._version for one in self._tensors]
-        return versions + [ctypes.string_at(one.data_ptr(), min(one.nbytes, _PROBE_BYTES)) for one in self._probed]
+        return versions + [_first_bytes(one) for one in self._probed]
 
     def unchanged(self) -> bool:
         """Whether no watched tensor was changed in place or replaced since the last mark."""
@@ -109,6 +109,12 @@ class Shadow:
             yield
         finally:
             _exchange(buffers, now)
+
+
+def _first_bytes(one: torch.Tensor) -> bytes | None:
+    """None where there are none to be read: it may have been moved to a device, or its memory given back."""
+    place = one.data_ptr() if one.device.type == "cpu" and one.untyped_storage().nbytes() else 0
+    return ctypes.string_at(place, min(one.nbytes, _PROBE_BYTES)) if place else None
 
 
 def _exchange(buffers: list[torch.Tensor], values: list[torch.Tensor]) -> None:
