@@ -92,3 +92,35 @@ def test_saves_that_exclude_each_other_never_come_but_the_last(folder: Path) -> 
     reasons = evaluate(folder, [1.0, 2.0], save=Every(steps=3) & OnBest("loss") & OnBest("other"))
     assert reasons == [("at end",)]
     assert History(folder).checkpoints
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulate", "save"),
+    [(12, 1, Every(steps=1000)), (398, 1, Every(steps=200)), (22, 4, Every(batches=5))],
+    ids=[
+        "interval longer than the run",
+        "the last interval is cut short",
+        "accumulation not aligned with the interval",
+    ],
+)
+def test_the_final_update_is_on_disk(folder: Path, batches: int, accumulate: int, save: Any) -> None:
+    """However interval, accumulation and length go together, also if the last update is made behind the last batch."""
+    job = small(batches=batches)
+    with Run(folder, job.state, save=save) as run:
+        for _ in run.epochs(1):
+            for index, (inputs,) in run.batches(job.loader, enumerate=True):
+                job.model(inputs).square().mean().backward()
+                if (index + 1) % accumulate == 0:
+                    update(job)
+            if batches % accumulate:
+                update(job)
+    newest = checkpoints(folder)[-1]
+    again = small(batches=batches)
+    newest.load_into(model=again.model)
+    assert all(map(torch.equal, again.weights, job.weights))
+    assert newest.progress.step == -(-batches // accumulate)
+
+
+def update(job: Any) -> None:
+    job.optimizer.step()
+    job.optimizer.zero_grad()
