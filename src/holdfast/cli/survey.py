@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.engine.catalog import Broken, Catalog, Entry
-from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile
+from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile, resume_order
 from holdfast.engine.run_folder import AttemptRecord, read_attempts
 from holdfast.storage.local import LocalStorage
 
@@ -37,6 +37,6 @@ def survey(storage: LocalStorage) -> Survey:
     listing, attempts = Catalog(storage).list(), read_attempts(storage)
     abandoned = find_abandoned(listing.entries, attempts) | find_foreign(storage, listing.entries)
     futile = find_futile(storage, listing.entries, attempts)
-    usable = [one.name for one in reversed(listing.entries) if one.name not in abandoned]
-    resume = min(usable, key=lambda name: name in futile, default=None)
+    usable = resume_order((one for one in listing.entries if one.name not in abandoned), futile)
+    resume = usable[0].name if usable else None
     return Survey(storage, listing.entries, listing.broken, tuple(attempts), abandoned, futile, resume)

@@ -37,6 +37,11 @@ def find_foreign(storage: Storage, entries: Iterable[Entry]) -> frozenset[str]:
     return frozenset(one.name for one in entries if one.manifest.run != run)
 
 
+def resume_order(entries: Iterable[Entry], futile: frozenset[str]) -> list[Entry]:
+    """``entries`` in the order in which a resume tries them: newest first, ``futile`` ones behind all others."""
+    return sorted(entries, key=lambda one: (one.name not in futile, one.order), reverse=True)
+
+
 def find_futile(storage: Storage, entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) -> frozenset[str]:
     """Names of checkpoints saved on an error that came again, at the same batch, after a resume from them."""
     suspects = [one for one in entries if ON_ERROR in one.manifest.reason]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from holdfast.errors import UsageError
 from holdfast.policies.best import Mode, check_metric
 from holdfast.policies.keep import KeepPolicy, Kept
-from holdfast.policies.keep_newest import SECONDS, check_count
-
-_COUNTS = {"steps": "step", "epochs": "epoch"}
+from holdfast.policies.keep_newest import check_count
+from holdfast.policies.units import amount, given, require_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +57,14 @@ class KeepEvery(KeepPolicy):
     days: float | None = None
 
     def __post_init__(self) -> None:
-        given = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
-        if len(given) != 1:
-            raise UsageError(f"KeepEvery() takes exactly one of steps, epochs, hours, days; got {given or 'none'}.")
-        (name, value), *_ = given.items()
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not (whole or (name in SECONDS and isinstance(value, float))) or not 0 < value < math.inf:
-            kind = "number" if name in SECONDS else "whole number"
-            raise UsageError(f"KeepEvery({name}={value!r}): expected a {kind} above 0.")
+        require_interval(self)
 
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
-        unit, interval = next((one.name, getattr(self, one.name)) for one in fields(self) if getattr(self, one.name))
+        unit, interval = given(self)
         kept: dict[str, str] = {}
         passed = 0
         for one in checkpoints:
-            mark = math.floor(_count(one, unit) / interval)
+            mark = math.floor(amount(one.progress, unit, one.created) / interval)
             if mark > passed and not one.on_error:
                 kept[one.name], passed = f"every {interval:g} {unit}", mark
         return kept
-
-
-def _count(checkpoint: Kept, unit: str) -> Any:
-    if unit in SECONDS:
-        return checkpoint.created / SECONDS[unit]
-    return getattr(checkpoint.progress, _COUNTS[unit])

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from holdfast.errors import UsageError
 from holdfast.policies.keep import KeepPolicy, Kept
+from holdfast.policies.units import SECONDS, given, require_interval
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
-SECONDS = {"minutes": 60, "hours": 3600, "days": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +42,12 @@ class KeepWithin(KeepPolicy):
     days: float | None = None
 
     def __post_init__(self) -> None:
-        given = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
-        if len(given) != 1:
-            raise UsageError(f"KeepWithin() takes exactly one of minutes, hours, days; got {given or 'none'}.")
-        (name, value), *_ = given.items()
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-            raise UsageError(f"KeepWithin({name}={value!r}): expected a number above 0.")
+        require_interval(self)
 
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         if not checkpoints:
             return {}
-        unit, value = next((one, getattr(self, one)) for one in SECONDS if getattr(self, one) is not None)
+        unit, value = given(self)
         oldest = checkpoints[-1].created - value * SECONDS[unit]
         return {one.name: f"within {value:g} {unit}" for one in checkpoints if one.created >= oldest}
 

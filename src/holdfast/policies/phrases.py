@@ -16,6 +16,7 @@ from holdfast.policies.keep import KeepAll, KeepAny, KeepPolicy
 from holdfast.policies.keep_marks import KeepBest, KeepEvery
 from holdfast.policies.keep_newest import KeepLast, KeepSize, KeepWithin
 from holdfast.policies.save import AllOf, AnyOf, SavePolicy
+from holdfast.policies.units import COUNTS, SECONDS
 
 Build = Callable[[re.Match[str]], Any]
 
@@ -33,9 +34,13 @@ _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _MODE = r"(?: (?P<mode>min|max))?"
 
 
-def _unit(units: str) -> str:
+_SINGULAR = {unit: "batch" if unit == "batches" else unit.removesuffix("s") for unit in (*COUNTS, *SECONDS)}
+_PLURAL = {singular: unit for unit, singular in _SINGULAR.items()}
+
+
+def _unit(*units: str) -> str:
     """A unit in the plural or, after a 1, in the singular."""
-    return "(?P<unit>" + "|".join(f"{unit}s?" for unit in units.split()) + ")"
+    return "(?P<unit>" + "|".join(f"{unit}|{_SINGULAR[unit]}" for unit in units) + ")"
 
 
 def _mode(match: re.Match[str]) -> Mode:
@@ -51,17 +56,15 @@ def _interval(kind: Callable[..., Any]) -> Build:
 
 
 def _plural(unit: str) -> str:
-    return "batches" if unit == "batch" else unit if unit.endswith("s") else f"{unit}s"
+    return _PLURAL.get(unit, unit)
 
 
-_COUNTED = "step batch batche epoch sample token"
-_TIMES = "second minute hour"
+_INTERVAL = rf"{_NUMBER} {_unit(*COUNTS, 'seconds', 'minutes', 'hours')}"
 _SAVE = (
-    Form(rf"every {_NUMBER} {_unit(f'{_COUNTED} {_TIMES}')}", "every 200 steps", _interval(Every)),
+    Form(rf"every {_INTERVAL}", "every 200 steps", _interval(Every)),
     Form(rf"every {_NUMBER} ?%", "every 5 %", lambda match: Every(fraction=_number(match["number"]) / 100)),
-    Form(rf"at most every {_NUMBER} {_unit(f'{_COUNTED} {_TIMES}')}", "at most every 5 minutes",
-         _interval(AtMostEvery)),
-    Form(rf"at {_unit(_COUNTED)} (?P<points>\d+(?:[ ,]+\d+)*)", "at steps 100 1000",
+    Form(rf"at most every {_INTERVAL}", "at most every 5 minutes", _interval(AtMostEvery)),
+    Form(rf"at {_unit(*COUNTS)} (?P<points>\d+(?:[ ,]+\d+)*)", "at steps 100 1000",
          lambda match: At(**{_plural(match["unit"]): [int(one) for one in re.findall(r"\d+", match["points"])]})),
     Form("at start", "at start", lambda match: AtStart()),
     Form("at end", "at end", lambda match: AtEnd()),
@@ -74,8 +77,8 @@ _KEEP = (
     Form(r"last (?P<number>\d+)", "last 3", lambda match: KeepLast(int(match["number"]))),
     Form(rf"best (?P<metric>\S+){_MODE}(?: (?P<number>\d+))?", "best val_loss min 2",
          lambda match: KeepBest(match["metric"], int(match["number"] or 1), _mode(match))),
-    Form(rf"every {_NUMBER} {_unit('step epoch hour day')}", "every 24 hours", _interval(KeepEvery)),
-    Form(rf"within {_NUMBER} {_unit('minute hour day')}", "within 6 hours", _interval(KeepWithin)),
+    Form(rf"every {_NUMBER} {_unit('steps', 'epochs', 'hours', 'days')}", "every 24 hours", _interval(KeepEvery)),
+    Form(rf"within {_NUMBER} {_unit('minutes', 'hours', 'days')}", "within 6 hours", _interval(KeepWithin)),
     Form(r"size (?P<size>.+)", "size 50 GiB", lambda match: KeepSize(match["size"])),
     Form("all", "all", lambda match: KeepAll()),
 )  # fmt: skip

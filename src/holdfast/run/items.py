@@ -94,8 +94,7 @@ class Items:
     def learning_rates(self) -> dict[str, list[float]]:
         return {
             path: [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
-            for path, optimizer in self.optimizers.items()
-            if hasattr(optimizer, "param_groups")
+            for path, optimizer in self._grouped.items()
         }
 
     def fit(self, entry: Entry) -> dict[str, Restore]:

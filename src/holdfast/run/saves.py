@@ -27,7 +27,6 @@ from holdfast.run.voice import Voice
 from holdfast.types import Json, Progress
 
 _LONG_SECONDS = 5.0
-_NOTHING: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Saves:
         if self.resumed_from is not None:
             self.ledger.newest = Parent(self.resumed_from.name, self.resumed_from.manifest.digest)
 
-    def ask(self, look: Look, event: Event, logged: Mapping[str, float] = _NOTHING) -> None:
+    def ask(self, look: Look, event: Event, logged: Mapping[str, float]) -> None:
         """Collects what the policy says is due."""
         moment = Moment(
             previous=self._looked.progress, progress=look.progress, event=event, saved=self._saved.progress,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.engine.catalog import Catalog, Entry
-from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile
+from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile, resume_order
 from holdfast.engine.place import find, reopen
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.engine.run_folder import AttemptRecord
@@ -81,13 +81,11 @@ def _past_repeated_failures(
 ) -> Iterator[Entry]:
     """Puts an `OnError` checkpoint from which the same failure has come again at the same batch behind all others."""
     futile = find_futile(storage, candidates, attempts)
-    newest_first = candidates[::-1]
-    others = [one for one in newest_first if one.name not in futile]
-    for entry in newest_first:
-        if entry.name in futile and others and entry.order > others[0].order:
+    ordered = resume_order(candidates, futile)
+    for entry in ordered:
+        if entry.name in futile and entry.order > ordered[0].order:
             voice.warn("skipped", _CAME_AGAIN.format(entry.name), name=entry.name)
-    yield from others
-    yield from (one for one in newest_first if one.name in futile)
+    yield from ordered
 
 
 _CAME_AGAIN = (

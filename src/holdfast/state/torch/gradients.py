@@ -34,14 +34,13 @@ class _Habit:
     replaces: bool = True
     after_step: list[tuple[torch.Tensor, TensorWeakRef]] = field(default_factory=list)
 
-    def close_interval(self) -> bool:
-        """At a boundary: whether it stepped. Gradients are then left over if the loop drops them before adding more."""
+    def close_interval(self) -> None:
+        """At a boundary. Gradients of a step are then left over if the loop drops them before adding more."""
         groups = getattr(self.optimizer, "param_groups", ())
         if len(self.parameters) != sum(len(group["params"]) for group in groups):
             self.parameters = _optimizer_parameters(self.optimizer)
         self.left_over = self.left_over_now()
-        stepped, self.stepped = self.stepped, False
-        return stepped
+        self.stepped = False
 
     def left_over_now(self) -> bool:
         """Whether the gradients of this moment are those of a step since the last boundary, which nobody will read."""
@@ -134,11 +133,11 @@ class Gradients:
         """Ids of the parameters that an optimizer has."""
         return {id(one) for habit in self._habits.values() for one in habit.parameters}
 
-    def begin_interval(self) -> bool:
-        """A boundary: says whether any optimizer stepped since the last one."""
+    def begin_interval(self) -> None:
+        """A boundary: what comes is counted anew."""
         self._counted = False
-        stepped = [habit.close_interval() for habit in self._habits.values()]
-        return any(stepped)
+        for habit in self._habits.values():
+            habit.close_interval()
 
     @property
     def stepped(self) -> bool:

@@ -1,0 +1,53 @@
+"""The units that policies count in, one of which is given to each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+from holdfast.errors import UsageError
+from holdfast.types import Progress
+
+COUNTS = {"steps": "step", "batches": "batches", "epochs": "epoch", "samples": "samples", "tokens": "tokens"}
+"""Units that are counted, and the field of the progress that counts them."""
+SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+
+
+def given(policy: Any) -> tuple[str, Any]:
+    """The unit that a policy was given, and how many of it."""
+    return next(iter(_all_given(policy).items()))
+
+
+def require_one(policy: Any) -> tuple[str, Any]:
+    """`given`. Raises `UsageError` unless it is exactly one unit."""
+    found = _all_given(policy)
+    if len(found) != 1:
+        units = ", ".join(one.name for one in fields(policy))
+        raise UsageError(
+            f"{type(policy).__name__}() takes exactly one of {units}; got {found or 'none'}. Combine several policies "
+            "with `|`."
+        )
+    return given(policy)
+
+
+def require_interval(policy: Any) -> None:
+    """Raises `UsageError` unless a policy was given exactly one unit, and so many of it as can be an interval."""
+    require_above_zero(policy, *require_one(policy))
+
+
+def require_above_zero(policy: Any, unit: str, value: Any) -> None:
+    """Raises `UsageError` unless ``value`` is a number above 0, and a whole one where ``unit`` is counted."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or (unit not in COUNTS and isinstance(value, float))) or not 0 < value < math.inf:
+        expected = "a whole number" if unit in COUNTS else "a number"
+        raise UsageError(f"{type(policy).__name__}({unit}={value!r}): expected {expected} above 0.")
+
+
+def amount(progress: Progress, unit: str, seconds: float) -> Any:
+    """How many of ``unit`` the progress is; ``seconds`` is what counts as time."""
+    return seconds / SECONDS[unit] if unit in SECONDS else getattr(progress, COUNTS[unit])
+
+
+def _all_given(policy: Any) -> dict[str, Any]:
+    return {one.name: value for one in fields(policy) if (value := getattr(policy, one.name)) is not None}
