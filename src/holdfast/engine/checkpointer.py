@@ -51,9 +51,7 @@ class Checkpointer:
         if self._arena is None or self._arena.size < size:
             self._renew_arena(size)
 
-    def hold(
-        self, name: str, manifest: Manifest, items: Mapping[str, ItemDraft], delete: tuple[str, ...] = ()
-    ) -> Persist:
+    def hold(self, name: str, manifest: Manifest, items: Mapping[str, ItemDraft], delete: tuple[str, ...]) -> Persist:
         """Copies ``items`` into the arena, to become ``name`` if `commit` is called before anything else is held.
 
         Must not be called while `busy`. Raises `MemoryLimitError` if there is no room for the snapshot, or what a

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from holdfast.errors import CorruptError, HoldfastError
 from holdfast.run.settings import Settings, settings_from_tree
 from holdfast.state.torch import rng
-from holdfast.state.torch.cursor import CursorState, cursor_from_tree, cursor_to_tree
+from holdfast.state.torch.cursor import Count, CursorState, cursor_from_tree, cursor_to_tree
 from holdfast.state.torch.loader_memory import carried_from_tree
 from holdfast.types import Json
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
 Mode = Literal["epochs", "steps", "hand"]
 
 

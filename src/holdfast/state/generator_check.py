@@ -10,10 +10,10 @@ from typing import Any
 
 from holdfast.state.tree import TENSOR, tag_of
 
-_VERSION = 3
+PYTHON_VERSION = 3
 """Of the tuples that `random.getstate` makes, in every Python since 3.2."""
-_WORDS = 624
-_LAST = {"pos": _WORDS, "buffer_pos": 4}
+WORDS = 624
+_LAST = {"pos": WORDS, "buffer_pos": 4}
 """The largest index into the words of a Mersenne Twister, and into the buffer of a Philox."""
 _TORCH_HEAD = "=QiiQ"
 """Seed, numbers left, whether it is seeded, and the next number's index, at the beginning of torch's state."""
@@ -21,13 +21,13 @@ _TORCH_HEAD = "=QiiQ"
 
 def check_python(state: Any) -> None:
     """Raises `ValueError` for what ``random.getstate()`` cannot have returned."""
-    if not isinstance(state, tuple) or len(state) != 3 or state[0] != _VERSION:
-        raise ValueError(f"not a state of Python's generator, version {_VERSION}")
+    if not isinstance(state, tuple) or len(state) != 3 or state[0] != PYTHON_VERSION:
+        raise ValueError(f"not a state of Python's generator, version {PYTHON_VERSION}")
     _, words, gauss = state
-    if not isinstance(words, tuple) or len(words) != _WORDS + 1 or not all(_is_index(word, 2**32) for word in words):
-        raise ValueError(f"Python's generator has {_WORDS} words of 32 bits and an index")
-    if words[-1] > _WORDS:
-        raise ValueError(f"index {words[-1]} into {_WORDS} words of Python's generator")
+    if not isinstance(words, tuple) or len(words) != WORDS + 1 or not all(_is_index(word, 2**32) for word in words):
+        raise ValueError(f"Python's generator has {WORDS} words of 32 bits and an index")
+    if words[-1] > WORDS:
+        raise ValueError(f"index {words[-1]} into {WORDS} words of Python's generator")
     if gauss is not None and type(gauss) is not float:
         raise ValueError(f"{gauss!r} is not the second of a pair of normal numbers")
 
@@ -56,8 +56,8 @@ def check_torch(state: Any, device: str = "cpu") -> None:
         head = bytes(state[: struct.calcsize(_TORCH_HEAD)].tolist())
         _, left, _, following = struct.unpack(_TORCH_HEAD, head)
         # Torch looks at each of the two alone, and reads as many words as are left.
-        if left + following > _WORDS + 1:
-            raise ValueError(f"index {following} of torch's generator with {left} of {_WORDS} words left")
+        if left + following > WORDS + 1:
+            raise ValueError(f"index {following} of torch's generator with {left} of {WORDS} words left")
 
 
 def check_cuda(state: Any) -> None:

@@ -156,7 +156,7 @@ class Gradients:
     @property
     def ever_stepped(self) -> bool:
         """Whether any optimizer's ``step`` was ever called."""
-        return any(habit.seen or habit.stepped for habit in self._habits.values())
+        return any(habit.seen for habit in self._habits.values())
 
     @property
     def torn(self) -> bool:

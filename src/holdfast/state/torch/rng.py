@@ -17,7 +17,7 @@ import xxhash
 
 from holdfast.errors import CorruptError
 from holdfast.state.generator import find_generators, generator_state, set_generator_state
-from holdfast.state.generator_check import check_cuda, check_numpy, check_python, check_torch
+from holdfast.state.generator_check import PYTHON_VERSION, check_cuda, check_numpy, check_python, check_torch
 from holdfast.state.torch import twister
 
 __all__ = [
@@ -33,8 +33,6 @@ __all__ = [
     "to_tree",
 ]
 
-_PYTHON_VERSION = 3
-"""Of the tuples that `random.getstate` makes, in every Python since 3.2."""
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 """Those that numpy itself has."""
 
@@ -100,7 +98,7 @@ def digest(state: RngState) -> str:
 
 def to_tree(state: RngState) -> dict[str, Any]:
     """The state as nested plain values with tensors and arrays, for `holdfast.state.tree`."""
-    python = {"version": _PYTHON_VERSION, "words": np.frombuffer(state.python, np.uint32), "gauss": state.gauss}
+    python = {"version": PYTHON_VERSION, "words": np.frombuffer(state.python, np.uint32), "gauss": state.gauss}
     return {"python": python, "numpy": state.numpy, "torch": state.cpu, "cuda": list(state.cuda)}
 
 
@@ -122,7 +120,7 @@ def from_tree(tree: Any) -> RngState:
 
 
 def _python_state(state: RngState) -> tuple[Any, ...]:
-    return _PYTHON_VERSION, tuple(array("I", state.python)), state.gauss
+    return PYTHON_VERSION, tuple(array("I", state.python)), state.gauss
 
 
 class _LastNumpy:
@@ -149,8 +147,8 @@ def _numpy_state() -> dict[str, Any] | None:
 
 def _check(state: RngState, version: int) -> None:
     """Tries the states on generators of its own, so that `restore` cannot fail half-way."""
-    if version != _PYTHON_VERSION:
-        raise ValueError(f"the state of Python's generator has version {version}, not {_PYTHON_VERSION}")
+    if version != PYTHON_VERSION:
+        raise ValueError(f"the state of Python's generator has version {version}, not {PYTHON_VERSION}")
     python = _python_state(state)
     check_python(python)
     random.Random().setstate(python)

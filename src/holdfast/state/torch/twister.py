@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-_WORDS = 624
-_BYTES = 4 * _WORDS
+from holdfast.state.generator_check import WORDS
+
+_BYTES = 4 * WORDS
 _INSTANCE: Any = random.random.__self__  # type: ignore[attr-defined]  # the generator whose methods `random` exports
 
 
@@ -48,8 +49,8 @@ def _python_memory() -> memoryview | None:
     """The generator's ``int index; uint32_t state[624]``, found by looking for its state."""
     words = random.getstate()[1]
     memory = ctypes.string_at(id(_INSTANCE), sys.getsizeof(_INSTANCE))
-    place = memory.find(struct.pack(f"={_WORDS}I", *words[:_WORDS]))
-    if place < 4 or memory[place - 4 : place] != struct.pack("=I", words[_WORDS]):
+    place = memory.find(struct.pack(f"={WORDS}I", *words[:WORDS]))
+    if place < 4 or memory[place - 4 : place] != struct.pack("=I", words[WORDS]):
         return None
     return _view(id(_INSTANCE) + place - 4)
 
