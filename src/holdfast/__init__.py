@@ -38,13 +38,16 @@ if TYPE_CHECKING:
         UnsupportedFormatError,
         UsageError,
     )
+    from holdfast.follower import follow
     from holdfast.format.values import register_codec
     from holdfast.policies.best import OnBest
+    from holdfast.policies.deadline import BeforeDeadline
     from holdfast.policies.event import AtEnd, AtStart, OnError, OnSignal
     from holdfast.policies.interval import At, AtMostEvery, Every
     from holdfast.policies.keep import KeepAll, KeepPolicy, KeepWhen
     from holdfast.policies.keep_marks import KeepBest, KeepEvery
     from holdfast.policies.keep_newest import KeepLast, KeepSize, KeepWithin
+    from holdfast.policies.overhead import Overhead
     from holdfast.policies.save import SavePolicy, When
     from holdfast.run import Run, Saver
     from holdfast.types import Progress
@@ -57,6 +60,7 @@ __all__ = [
     "AtEnd",
     "AtMostEvery",
     "AtStart",
+    "BeforeDeadline",
     "Checkpoint",
     "CorruptError",
     "DataOrderError",
@@ -78,6 +82,7 @@ __all__ = [
     "OnBest",
     "OnError",
     "OnSignal",
+    "Overhead",
     "OwnershipError",
     "PlatformError",
     "Progress",
@@ -91,19 +96,23 @@ __all__ = [
     "UsageError",
     "When",
     "checkpoints",
+    "follow",
     "latest",
     "register_codec",
 ]
 
 _HOMES = {
     "holdfast.checkpoint": ("Checkpoint", "checkpoints", "latest"),
+    "holdfast.follower": ("follow",),
     "holdfast.format.values": ("register_codec",),
     "holdfast.policies.best": ("OnBest",),
+    "holdfast.policies.deadline": ("BeforeDeadline",),
     "holdfast.policies.event": ("AtEnd", "AtStart", "OnError", "OnSignal"),
     "holdfast.policies.interval": ("At", "AtMostEvery", "Every"),
     "holdfast.policies.keep": ("KeepAll", "KeepPolicy", "KeepWhen"),
     "holdfast.policies.keep_marks": ("KeepBest", "KeepEvery"),
     "holdfast.policies.keep_newest": ("KeepLast", "KeepSize", "KeepWithin"),
+    "holdfast.policies.overhead": ("Overhead",),
     "holdfast.policies.save": ("SavePolicy", "When"),
     "holdfast.run": ("Run", "Saver"),
     "holdfast.types": ("Progress",),

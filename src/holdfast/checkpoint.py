@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from holdfast.engine.catalog import Catalog, Entry, Listing
+from holdfast.engine.holds import hold
 from holdfast.engine.lineage import find_abandoned, find_foreign
 from holdfast.engine.place import find, find_run, reopen
 from holdfast.engine.read import verify
@@ -162,6 +164,24 @@ class Checkpoint:
     def size(self) -> int:
         """Bytes of all its files."""
         return self._entry.size
+
+    def hold(self) -> AbstractContextManager[None]:
+        """While it is open no retention and no prune deletes this checkpoint: ``with checkpoint.hold(): ...``.
+
+        It ends with this process, however that ends; forked children do not have it. Entering it raises `NotFoundError`
+        if the checkpoint was deleted already, `StorageError` if its folder cannot be written to.
+
+        >>> import tempfile, torch
+        >>> from holdfast import Run, latest
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Run(folder, state={"model": torch.nn.Linear(2, 1)}) as run:
+        ...         run.save()
+        ...     newest, model = latest(folder), torch.nn.Linear(2, 1)
+        ...     with newest.hold():
+        ...         print(newest.load_into(model=model))
+        step-00000000.a0001.n0001: loaded model, 2 tensors (12 bytes)
+        """
+        return hold(self._storage, self.name)
 
     def verify(self, *, tampering: bool = False) -> None:
         """Reads every file and compares it with the manifest; with ``tampering`` by a cryptographic digest too.

@@ -27,7 +27,6 @@ from holdfast import (
     Run,
     SaveError,
     Saver,
-    UsageError,
     checkpoints,
     latest,
 )
@@ -490,7 +489,7 @@ class TestSignals:
         def each(batches: int) -> None:
             if batches == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-                assert run._session.saves.ledger.name == ""
+                assert History(folder).events("snapshot") == []
 
         with pytest.raises(SystemExit), Run(folder, job.state) as run:
             job.fit(run, 2, each)
@@ -518,15 +517,28 @@ class TestSideEffects:
 
 class TestConflicts:
     def test_composer_drops_save_arguments_when_a_saver_is_given(self, folder: Path) -> None:
-        """Both at once are an error that says where they belong."""
-        with pytest.raises(UsageError, match=r"either savers=.* or save= and keep=, not both"):
-            Run(folder, small().state, savers=[Saver()], save=Every(steps=1))
-        assert not folder.exists()
+        """The saver counts, a warning names both values and who says so, and what it leaves open is the argument's."""
+        saver = Saver(save=Every(batches=3))
+        said = r"save: savers\[0\] says Every\(batches=3\), and that counts; Run\(save=\) says Every\(batches=1\)"
+        with pytest.warns(HoldfastWarning, match=said):
+            run = Run(folder, small().state, savers=[saver], save=Every(batches=1), keep=KeepLast(7))
+        assert (saver.save, saver.keep) == (Every(batches=3), KeepLast(7))
+        run.close()
 
     def test_two_savers_overwrite_each_other(self, folder: Path) -> None:
-        """More than one is refused, not silently merged."""
-        with pytest.raises(UsageError, match="one Saver"):
-            Run(folder, small().state, savers=[Saver(), Saver()])
+        """Two in one folder that save at one boundary make one checkpoint, and each keeps its own."""
+        job = small()
+        savers = [
+            Saver(save=Every(batches=2), keep=KeepLast(1)),
+            Saver(save=Every(batches=4), keep=KeepLast(2), items=["model"]),
+        ]
+        with Run(folder, job.state, savers=savers) as run:
+            job.fit(run, 3, lambda _: run.wait())
+        found = checkpoints(folder)
+        assert [one.progress.batches for one in found] == [8, 12]
+        assert found[-1].items == ("model", "optimizer")
+        assert "every 2 batches" in found[-1].reason
+        assert "every 4 batches" in found[-1].reason
 
     def test_overwrite_against_autoresume_loops_for_ever(self, folder: Path) -> None:
         """The same command works the first time, after every stop, and when all is done."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.engine.plan import align, make_plan, signature
+from holdfast.engine.plan import Everything, Plan, align, make_plan, signature
 from holdfast.format.dtypes import nbytes
 from holdfast.types import Alias, TensorSpec
 
@@ -63,3 +64,80 @@ def test_every_tensor_has_its_own_bytes_inside_an_aligned_shard(items):
     for place in plan.placements:
         assert place.end - place.begin == nbytes(items[place.item][place.tensor].spec)
     assert plan.size == (ends[-1] if ends else 0)
+
+
+@dataclass
+class Some:
+    """The contents of a checkpoint: these tensors and no others, as ``item/tensor``."""
+
+    names: set[str]
+
+    def takes(self, item: str) -> bool:
+        return any(name.startswith(f"{item}/") for name in self.names)
+
+    def left_out(self, item: str, tensors: Iterable[str]) -> list[str]:
+        return [one for one in tensors if f"{item}/{one}" not in self.names]
+
+
+def held(plan: Plan, checkpoint: int) -> dict[str, set[str]]:
+    """The tensors in each of the files that belong to a checkpoint of the snapshot, aliases under their owners."""
+    files = {one.file for one in plan.shards if one.members >> checkpoint & 1}
+    found: dict[str, set[str]] = {file: set() for file in files}
+    for item, tensors in plan.tensors.items():
+        for name, record in tensors.items():
+            for chunk in record.chunks:
+                if chunk.file in files:
+                    found[chunk.file].add(f"{item}/{name}")
+    return found
+
+
+def test_a_part_of_an_item_has_a_file_of_its_own():
+    """What both checkpoints hold is in one file, what only one of them holds in another."""
+    leaves = {name: Memory(TensorSpec("float32", (2,))) for name in ("body", "head")}
+    plan = make_plan({"model": leaves}, [Everything(), Some({"model/body"})])
+    assert held(plan, 0) == {"model.safetensors": {"model/body"}, "model-2.safetensors": {"model/head"}}
+    assert held(plan, 1) == {"model.safetensors": {"model/body"}}
+
+
+def test_a_second_file_takes_no_name_of_an_item():
+    """An item may be called `model-2`."""
+    leaves = {name: Memory(TensorSpec("float32", (2,))) for name in ("body", "head")}
+    plan = make_plan({"model": leaves, "model-2": dict(leaves)}, [Everything(), Some({"model/body"})])
+    assert sorted(shard.file for shard in plan.shards) == [
+        "model-2.safetensors", "model-3.safetensors", "model.safetensors"
+    ]  # fmt: skip
+
+
+def test_a_tie_never_leads_out_of_a_checkpoint():
+    """A checkpoint of the head alone holds the weights that it shares with the model; the whole one holds them once."""
+    tied = Memory(TensorSpec("float32", (3,)), identity="memory")
+    plan = make_plan({"model": {"weight": tied}, "head": {"weight": tied}}, [Everything(), Some({"head/weight"})])
+    assert plan.aliases == {"model": {"weight": Alias("head", "weight")}, "head": {}}
+    assert held(plan, 1) == {"head.safetensors": {"head/weight"}}
+    apart = make_plan(
+        {"model": {"weight": tied}, "head": {"weight": tied}}, [Some({"head/weight"}), Some({"model/weight"})]
+    )
+    assert apart.aliases == {"model": {}, "head": {}}
+
+
+checkpoints = st.lists(
+    st.sets(st.sampled_from([f"{item}/{name}" for item in ("model", "ema") for name in "abc"])), min_size=1, max_size=3
+)
+
+
+@given(contents=checkpoints, ties=st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy")))
+def test_every_checkpoint_is_made_of_whole_files_and_holds_just_what_it_takes(contents, ties):
+    """Whatever they take and whatever is tied: no file holds a tensor too many, and every alias leads to one inside."""
+    sources = {
+        item: {name: Memory(TensorSpec("float32", (2,)), ties.get(name)) for name in "abc"} for item in ("model", "ema")
+    }
+    plan = make_plan(sources, [Some(one) for one in contents])
+    for number, wanted in enumerate(contents):
+        stored = set().union(*held(plan, number).values())
+        tied = {
+            f"{item}/{name}": f"{owner.item}/{owner.tensor}"
+            for item, aliases in plan.aliases.items()
+            for name, owner in aliases.items()
+        }
+        assert stored | {name for name in wanted if name in tied} == wanted
+        assert {tied[name] for name in wanted if name in tied} <= stored

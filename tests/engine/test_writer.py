@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -31,14 +30,14 @@ class DyingTrainer(Trainer):
         self._connection = connection
 
     def alive(self) -> bool:
-        send(self._connection, Persist("step-00000001.a0001.n0001", 1, 0, 0))
+        send(self._connection, Persist({"/run": "step-00000001.a0001.n0001"}, 1, 0, 0))
         return False
 
 
-def test_the_last_request_of_a_dying_trainer_is_heard(tmp_path: Path, ends: Ends) -> None:
+def test_the_last_request_of_a_dying_trainer_is_heard(ends: Ends) -> None:
     """It may arrive after the writer has looked for messages and before it finds the trainer dead."""
     ours, theirs = ends
-    message, _ = Writer(str(tmp_path), theirs, DyingTrainer(ours))._next()
+    message, _ = Writer(theirs, DyingTrainer(ours))._next()
     assert isinstance(message, Persist)
 
 
@@ -50,21 +49,21 @@ class LivingTrainer(Trainer):
         return True
 
 
-def test_a_trainer_that_died_without_reading_an_answer(tmp_path: Path, ends: Ends) -> None:
+def test_a_trainer_that_died_without_reading_an_answer(ends: Ends) -> None:
     """The reset connection is an end like any other, and no error."""
     ours, theirs = ends
     send(theirs, Ready(1))
     ours.close()
-    assert Writer(str(tmp_path), theirs, LivingTrainer())._next() == (None, [])
+    assert Writer(theirs, LivingTrainer())._next() == (None, [])
 
 
-def test_what_was_sent_before_the_end_comes_before_the_end(tmp_path: Path, ends: Ends) -> None:
+def test_what_was_sent_before_the_end_comes_before_the_end(ends: Ends) -> None:
     """Messages first, in order."""
     ours, theirs = ends
-    send(ours, Persist("a", 1, 0, 0))
+    send(ours, Persist({"/run": "a"}, 1, 0, 0))
     send(ours, Stop())
     ours.close()
-    writer = Writer(str(tmp_path), theirs, LivingTrainer())
+    writer = Writer(theirs, LivingTrainer())
     assert [type(writer._next()[0]) for _ in range(3)] == [Persist, Stop, type(None)]
 
 
@@ -73,5 +72,6 @@ def test_an_answer_fits_a_datagram(ends: Ends) -> None:
     ours, theirs = ends
     names = tuple(f"step-{number:08d}.a0001.n{number:04d}" for number in range(5000))
     notes = tuple(f"could not delete {name}: {'x' * 900}" for name in names)
-    send(theirs, shortened(Committed(ordinal=1, name="a", digest="b", size=1, seconds=1.0, deleted=names, notes=notes)))
+    answer = Committed(ordinal=1, folder="/run", name="a", digest="b", size=1, seconds=1.0, deleted=names, notes=notes)
+    send(theirs, shortened(answer))
     assert len(ours.recv(1 << 22)) < LARGEST_MESSAGE

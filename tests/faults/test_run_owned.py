@@ -115,7 +115,7 @@ def test_a_run_that_could_not_start_leaves_nothing_running(folder: Path, monkeyp
         raise RuntimeError("not now")
 
     with monkeypatch.context() as patch:
-        patch.setattr("holdfast.run.run.Session", refuse)
+        patch.setattr("holdfast.run.opening.Session", refuse)
         with pytest.raises(RuntimeError, match="not now"):
             Run(folder, small().state)
     monkeypatch.setattr(run_folder, "TRAINER_WAIT_SECONDS", 0.0)

@@ -41,7 +41,8 @@ class History:
     @property
     def debris(self) -> list[str]:
         """Names in the folder that no finished run has."""
-        usual = {"attempts", "journal", "holdfast.json", ".trainer.lock", ".writer.lock", *self.checkpoints}
+        usual = {"attempts", "journal", "holdfast.json", *self.checkpoints}
+        usual |= {".trainer.lock", ".writer.lock", ".readers.lock"}
         return [one.name for one in self.folder.iterdir() if one.name not in usual]
 
     @property

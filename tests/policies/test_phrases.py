@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from holdfast import (
@@ -9,6 +12,7 @@ from holdfast import (
     AtEnd,
     AtMostEvery,
     AtStart,
+    BeforeDeadline,
     Every,
     KeepAll,
     KeepBest,
@@ -19,9 +23,12 @@ from holdfast import (
     OnBest,
     OnError,
     OnSignal,
+    Overhead,
 )
 from holdfast.errors import UsageError
-from holdfast.policies.phrases import keep_policy, save_policy
+from holdfast.policies.phrases import _KEEP, _SAVE, keep_policy, save_policy
+
+HALF_A_MINUTE = BeforeDeadline(notice="/run/preempt", grace=30)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +52,28 @@ from holdfast.policies.phrases import keep_policy, save_policy
         ("at start", AtStart()),
         ("at end", AtEnd()),
         ("on signal", OnSignal()),
+        ("on signal exit 75 requeue", OnSignal(exit_code=75, requeue=True)),
+        ("on signal exit 0", OnSignal(exit_code=0)),
+        ("on signal requeue", OnSignal(requeue=True)),
+        ("on signal kill after 30 seconds", OnSignal(grace=30)),
         ("on error", OnError()),
+        ("overhead 1 %", Overhead(0.01)),
+        ("overhead 0.5%", Overhead(0.005)),
+        ("overhead 1 % with a failure every 6 hours", Overhead(0.01, 6 * 3600)),
+        ("overhead 1 % with a failure every 1 day", Overhead(0.01, 86400)),
+        ("overhead 1 % with a failure every 1.5 minutes", Overhead(0.01, 90)),
+        ("overhead 1 % with a failure every 300 seconds", Overhead(0.01, 300)),
+        ("before slurm ends", BeforeDeadline(slurm=True)),
+        ("before slurm ends and stop", BeforeDeadline(slurm=True, stop=True)),
+        ("before 2026-11-26T08:00Z", BeforeDeadline(at="2026-11-26T08:00:00+00:00")),
+        ("before 2026-11-26 09:00:00+01:00 and stop", BeforeDeadline(at="2026-11-26T08:00Z", stop=True)),
+        ("before notice /run/preempt", BeforeDeadline(notice="/run/preempt")),
+        ("before notice /run/preempt and stop", BeforeDeadline(notice="/run/preempt", stop=True)),
+        ("before notice /run/preempt within 30 seconds", HALF_A_MINUTE),
+        ("before notice /run/preempt within 0.5 minutes and stop", replace(HALF_A_MINUTE, stop=True)),
         ("on best val_loss", OnBest("val_loss")),
         ("on best val/acc max by 0.5", OnBest("val/acc", "max", 0.5)),
+        ("every 10 minutes & overhead 1 %", Every(minutes=10) & Overhead(0.01)),
         ("on best loss & at most every 5 minutes", OnBest("loss") & AtMostEvery(minutes=5)),
         (["every 200 steps", "at end"], Every(steps=200) | AtEnd()),
     ],
@@ -88,6 +114,21 @@ def test_a_keep_phrase_is_the_policy_that_it_says(phrase, policy):
         (save_policy, "every 1.5 steps", "whole number"),
         (save_policy, "at end & at strat", 'Did you mean "at start"'),
         (save_policy, "every 200", "it ends too early"),
+        (save_policy, "every 3 days", r"at word 3, 'days'"),
+        (save_policy, "on best acc max bye 3", r"at word 5, 'bye'"),
+        (save_policy, "on signal exit", r"ends too early\)\. Did you mean \"on signal exit 75 requeue kill after"),
+        (save_policy, "on signal exit 300", r"OnSignal\(exit_code=300\): expected a whole number from 0 to 255"),
+        (save_policy, "overhead 1", r"ends too early\)\. Did you mean \"overhead 1 %\""),
+        (save_policy, "overhead 100 %", r"Overhead\(fraction=1.0\)"),
+        (save_policy, "overhead 1 % with a failure evry 6 hours", r"at word 7, 'evry'"),
+        (save_policy, "overhead 1 % with a failure every 6 epochs", r"at word 9, 'epochs'"),
+        (save_policy, "before slurm end", r"at word 3, 'end'\)\. Did you mean \"before slurm ends\""),
+        (save_policy, "before slurm ends and stpo", r"at word 5, 'stpo'\).* \"before slurm ends and stop\""),
+        (save_policy, "before 2026-11-26T08:00", "nobody knows whose clock"),
+        (save_policy, "before 2026-13-26T08:00Z", "is no instant"),
+        (save_policy, "before tomorrow", r"at word 2, 'tomorrow'.*before 2026-11-26T08:00Z"),
+        (save_policy, "before notice", r"ends too early\)\. Did you mean \"before notice /run/preempt\""),
+        (save_policy, "before notice /tmp/x withn 30 seconds", r"at word 4, 'withn'"),
         (keep_policy, "last three", r"at word 2, 'three'"),
         (keep_policy, "newest 3", "Did you mean"),
         (keep_policy, "size many", "expected bytes or a size"),
@@ -101,3 +142,26 @@ def test_what_is_no_phrase_is_refused_with_the_word_and_the_nearest(parse, phras
     with pytest.raises(UsageError, match=said) as error:
         parse(phrase, where="saver[0].option")
     assert str(error.value).startswith("saver[0].option")
+
+
+@pytest.mark.parametrize(
+    ("parse", "example"),
+    [(save_policy, one) for form in _SAVE for one in form.examples]
+    + [(keep_policy, one) for form in _KEEP for one in form.examples],
+)
+def test_what_a_message_shows_as_an_example_is_a_phrase(parse, example):
+    """Whoever copies it gets a policy, the one that its form builds and none of another form."""
+    forms = _SAVE if parse is save_policy else _KEEP
+    assert len([form for form in forms if re.fullmatch(form.pattern, example)]) == 1
+    assert parse(example) == parse(f"  {example.replace(' ', '   ')} ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"exit_code": one} for one in (-1, 256, 1.0, True, "75")]
+    + [{"requeue": 1}, {"requeue": None}, {"grace": 0}, {"grace": "30"}, {"grace": float("inf")}],
+)
+def test_an_exit_that_means_nothing_is_refused(arguments):
+    """The shell sees a byte."""
+    with pytest.raises(UsageError, match=rf"OnSignal\({next(iter(arguments))}="):
+        OnSignal(**arguments)

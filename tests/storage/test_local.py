@@ -6,10 +6,11 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from holdfast.errors import AlreadyExistsError, CorruptError, StorageError
+from holdfast.errors import AlreadyExistsError, CorruptError, StorageError, UsageError
 from holdfast.storage.local import LocalStorage
 from holdfast.testing.faults import failing_call
 from holdfast.testing.storage_conformance import NAME, StorageConformance, blocks
@@ -219,3 +220,40 @@ def test_a_file_system_without_hard_links_never_shows_half_a_file(storage: Local
             storage.create("holdfast.json", b"third")
     assert storage.read("holdfast.json", limit=100) == b"second"
     assert storage.list() == ["holdfast.json"]
+
+
+def test_a_name_may_be_given_with_the_commit(storage: LocalStorage) -> None:
+    """It stands beside the one that the try was begun with, and cannot lead out of the folder."""
+    for name in ("../x", "a/b", ""):
+        with pytest.raises(UsageError):
+            storage.begin("unhashed", f"try{len(name)}").commit(b"{}", name=name)
+    storage.sweep()
+    storage.begin("unhashed", "7f3a").commit(b"{}", name=NAME)
+    assert storage.list() == [NAME]
+
+
+def test_what_is_free_is_known(storage: LocalStorage) -> None:
+    """The bytes that the file system has left for this user; nothing is known where it does not answer."""
+    storage.prepare()
+    found = os.statvfs(storage.root)
+    free = storage.free()
+    assert free is not None
+    assert 0 < free <= found.f_blocks * found.f_frsize
+    with failing_call("statvfs"):
+        assert storage.free() is None
+
+
+def test_a_file_that_vanishes_meanwhile_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody removes a file while its folder is being listed; the others are still there."""
+    storage = LocalStorage(tmp_path)
+    for name in ("a", "b", "c"):
+        storage.create(f"pins/{name}", b"")
+    original = os.lstat
+
+    def lstat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("/b"):
+            raise FileNotFoundError
+        return original(path, **options)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert storage.list_files("pins") == {"a": 0, "c": 0}

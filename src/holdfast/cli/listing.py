@@ -84,6 +84,7 @@ def _columns(found: Survey, now: datetime) -> list[Column]:
         column("step", [f"{one.step:,}" for one in progress], right=True, rank=6),
         column("saved", [wording.age(one.manifest.created, now) for one in entries]),
         column("why", [", ".join(one.manifest.reason) for one in entries], rank=5),
+        *_contents_columns(entries),
         column("size", [wording.size(one.size) for one in entries], right=True, rank=2),
         *_metric_columns(entries),
     ]
@@ -92,6 +93,12 @@ def _columns(found: Survey, now: datetime) -> list[Column]:
 def _named(entry: Entry, found: Survey) -> Text:
     mark = mark_of(entry, found)
     return text(f"{mark or ' '} {entry.name}", STYLES.get(mark, ""))
+
+
+def _contents_columns(entries: Sequence[Entry]) -> Iterator[Column]:
+    """What is in checkpoints that hold only parts of the state, if there are any."""
+    if not all(one.whole for one in entries):
+        yield column("holds", ["" if one.whole else ", ".join(one.manifest.items) for one in entries], rank=4)
 
 
 def _metric_columns(entries: Sequence[Entry]) -> Iterator[Column]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from holdfast.cli.survey import Survey
+    from holdfast.storage.local import LocalStorage
 
 Keep = Annotated[
     list[str] | None,
@@ -32,24 +33,31 @@ def prune(run: arguments.Run, keep: Keep = None, dry_run: DryRun = False, as_jso
     found = survey(find_run(run))
     reasons = _plan(found, keep)
     if not dry_run:
-        for name, reason in reasons.items():
-            if reason is None:
-                found.storage.delete(name)
+        reasons = {name: reason or _deleted(found.storage, name) for name, reason in reasons.items()}
     if as_json:
         print_json([{"name": name, "kept": reason is not None, "reason": reason} for name, reason in reasons.items()])
     else:
         print_all(console(), *_page(reasons, dry_run))
 
 
+def _deleted(storage: LocalStorage, name: str) -> str | None:
+    """Deletes it; or why it stays after all, if a reader has come or somebody has pinned it meanwhile."""
+    from holdfast.engine.holds import delete_unless_held
+
+    obstacle = delete_unless_held(storage, name)
+    return None if obstacle is None else obstacle.removeprefix(f"{name} ")
+
+
 def _plan(found: Survey, phrases: list[str]) -> dict[str, str | None]:
     """For each checkpoint, oldest first, why it stays, or None. What another run or a rollback left is not touched."""
+    from holdfast.engine.holds import held
     from holdfast.engine.pins import pinned
     from holdfast.policies.keep import describe, plan
     from holdfast.policies.phrases import keep_policy
 
     policy = keep_policy(phrases, "--keep")
     own = [one for one in found.entries if one.name not in found.abandoned]
-    protected = dict.fromkeys(pinned(found.storage), "pinned")
+    protected = held(found.storage) | dict.fromkeys(pinned(found.storage), "pinned")
     if found.resume is not None:
         protected[found.resume] = "a resume continues here"
     return plan(policy, [describe(one.name, one.manifest, one.size) for one in own], protected)

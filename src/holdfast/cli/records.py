@@ -12,15 +12,17 @@ import msgspec
 from holdfast.cli.output import describe
 from holdfast.cli.survey import Survey
 from holdfast.engine.catalog import Broken, Entry, shard_files
+from holdfast.engine.journal import read_journal
 from holdfast.errors import HoldfastError
 from holdfast.format.dtypes import nbytes
 from holdfast.format.names import CheckpointName
 from holdfast.format.values import decode
+from holdfast.storage.local import LocalStorage
 from holdfast.types import ItemRecord, Json
 
 SUMMARY = (
     "name", "path", "status", "resume", "abandoned", "run", "attempt", "ordinal",
-    "progress", "created", "reason", "size", "metrics", "error",
+    "progress", "created", "reason", "size", "whole", "metrics", "error",
 )  # fmt: skip
 """The keys of a checkpoint in `holdfast ls --json`."""
 
@@ -54,7 +56,7 @@ def summaries(survey: Survey) -> list[dict[str, Json]]:
 
 def age_of(name: str) -> CheckpointName:
     """What to sort names by, oldest first; those of copies that were renamed come before all."""
-    return CheckpointName.parse(name) or CheckpointName(0, 0, 0)
+    return CheckpointName.parse(name) or CheckpointName("", 0, 0)
 
 
 def summary(entry: Entry, survey: Survey) -> dict[str, Json]:
@@ -73,6 +75,7 @@ def summary(entry: Entry, survey: Survey) -> dict[str, Json]:
         "created": manifest.created,
         "reason": list(manifest.reason),
         "size": entry.size,
+        "whole": entry.whole,
         "metrics": metrics(entry),
         "error": None,
     }
@@ -99,6 +102,8 @@ def details(entry: Entry, survey: Survey, with_tensors: bool) -> dict[str, Json]
         "format": manifest.format,
         "requires": list(manifest.requires),
         "parent": msgspec.to_builtins(manifest.parent),
+        "origins": msgspec.to_builtins(manifest.origins),
+        "intervals": intervals(survey.storage, entry),
         "config": manifest.config,
         "learning_rates": manifest.learning_rates,
         "items": {name: _item(name, item, with_tensors) for name, item in manifest.items.items()},
@@ -106,6 +111,20 @@ def details(entry: Entry, survey: Survey, with_tensors: bool) -> dict[str, Json]
         "environment": manifest.environment,
         "attempts": [msgspec.to_builtins(one) for one in survey.attempts],
     }
+
+
+def intervals(storage: LocalStorage, entry: Entry) -> list[dict[str, Json]]:
+    """The intervals that policies had chosen by what they measured when ``entry`` was saved, each with why.
+
+    The journal tells them; a checkpoint that was copied away has none.
+    """
+    found: dict[Json, dict[str, Json]] = {}
+    for line in read_journal(storage, entry.manifest.attempt):
+        if line.get("t") == "interval":
+            found[line.get("policy")] = {key: line.get(key) for key in ("policy", "seconds", "because")}
+        if line.get("t") == "snapshot" and line.get("name") == entry.name:
+            break
+    return list(found.values())
 
 
 def dtypes(item: ItemRecord) -> dict[str, int]:

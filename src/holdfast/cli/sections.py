@@ -14,6 +14,7 @@ from holdfast.cli.listing import LEGEND, STYLES, mark_of
 from holdfast.cli.survey import Survey
 from holdfast.cli.tables import Column, column, fitting, pairs, table, text
 from holdfast.engine.catalog import Entry, shard_files
+from holdfast.engine.run_folder import AttemptRecord
 from holdfast.format.dtypes import nbytes
 from holdfast.types import Alias, ItemRecord, Json, TensorRecord
 
@@ -25,6 +26,7 @@ def sections(entry: Entry, found: Survey, width: int, with_tensors: bool) -> Ite
     yield ""
     yield pairs(_facts(entry))
     yield from _listed("metrics", [(name, wording.number(value)) for name, value in records.metrics(entry).items()])
+    yield from _listed("intervals", _intervals(entry, found))
     yield from _listed("config", _flat(records.plain(manifest.config)))
     yield from _listed("learning rates", [(name, _rates(value)) for name, value in manifest.learning_rates.items()])
     yield from _tabled("items", _items(manifest.items), width)
@@ -52,8 +54,26 @@ def _facts(entry: Entry) -> Iterator[tuple[str, object]]:
     yield "progress", " · ".join((*counts, f"trained for {wording.duration(progress.elapsed)}"))
     yield "run", f"{manifest.run} · attempt {manifest.attempt}, save {manifest.ordinal}"
     yield "parent", manifest.parent.name if manifest.parent is not None else "none"
+    for origin in manifest.origins:
+        yield "began from", f"{origin.name} of run {origin.run} ({', '.join(origin.items)})"
     yield "size", f"{wording.size(entry.size)} in {wording.count(len(shard_files(manifest)) + 1, 'file')}"
     yield "manifest", f"format {manifest.format} · {manifest.digest}"
+
+
+def _intervals(entry: Entry, found: Survey) -> list[tuple[str, object]]:
+    rows = records.intervals(found.storage, entry)
+    return [(str(row["policy"]), f"every {wording.number(row['seconds'])} s: {row['because']}") for row in rows]
+
+
+def options(attempt: AttemptRecord, width: int) -> Iterator[RenderableType]:
+    """Every option of an attempt, with who says so."""
+    rows = attempt.options.items()
+    yield text(f"attempt {attempt.attempt}, started {wording.clock(attempt.started)}", "bold")
+    yield from _tabled("options", [
+        column("option", [name for name, _ in rows]),
+        column("value", [one.get("value", "") for _, one in rows], elastic="fold"),
+        column("says", [one.get("source", "") for _, one in rows]),
+    ], width)  # fmt: skip
 
 
 def _title(name: str) -> Text:

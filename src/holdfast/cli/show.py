@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 Name = Annotated[
     str | None, typer.Argument(metavar="CHECKPOINT", help="One of the run's checkpoints; the newest by default.")
 ]
+Options = Annotated[bool, typer.Option("--config", help="Show every option of the run's newest start, and its source.")]
+Lineage = Annotated[bool, typer.Option("--lineage", help="Show where its state came from, attempt by attempt.")]
 Tensors = Annotated[bool, typer.Option("--tensors", help="List every tensor.")]
 
 
 def show(
-    run: arguments.RunOrCheckpoint, checkpoint: Name = None, tensors: Tensors = False, as_json: arguments.AsJson = False
-) -> None:
+    run: arguments.RunOrCheckpoint, checkpoint: Name = None, tensors: Tensors = False, config: Options = False,
+    lineage: Lineage = False, as_json: arguments.AsJson = False,
+) -> None:  # fmt: skip
     """Show what a checkpoint holds: progress, metrics, configuration, items, files, where it was made."""
     from holdfast.cli.output import console, print_all, print_json
     from holdfast.cli.records import details
@@ -34,12 +37,43 @@ def show(
     if place.name is not None and checkpoint is not None:
         raise UsageError(f"{run}: is a checkpoint already; leave out {checkpoint!r}.")
     found = survey(place.storage)
+    if config:
+        _show_options(found, as_json)
+        return
     entry = _chosen(found, place.name or checkpoint)
+    if lineage:
+        _show_lineage(found, entry, as_json)
+        return
     if as_json:
         print_json(details(entry, found, tensors))
         return
     target = console()
     print_all(target, *sections(entry, found, target.width, tensors))
+
+
+def _show_options(found: Survey, as_json: bool) -> None:
+    from holdfast.cli.output import console, print_all, print_json
+    from holdfast.cli.sections import options
+
+    if not found.attempts:
+        raise NotFoundError(f"{found.storage.root}: has no record of a start, so its options are not known.")
+    newest = found.attempts[-1]
+    if as_json:
+        print_json({"attempt": newest.attempt, "options": newest.options})
+        return
+    target = console()
+    print_all(target, *options(newest, target.width))
+
+
+def _show_lineage(found: Survey, entry: Entry, as_json: bool) -> None:
+    from holdfast.cli.lineage import lineage, page, records
+    from holdfast.cli.output import console, print_all, print_json
+
+    links = lineage(found.storage, entry)
+    if as_json:
+        print_json(records(links))
+    else:
+        print_all(console(), *page(links))
 
 
 def _chosen(found: Survey, name: str | None) -> Entry:

@@ -37,6 +37,6 @@ def survey(storage: LocalStorage) -> Survey:
     listing, attempts = Catalog(storage).list(), read_attempts(storage)
     abandoned = find_abandoned(listing.entries, attempts) | find_foreign(storage, listing.entries)
     futile = find_futile(storage, listing.entries, attempts)
-    usable = resume_order((one for one in listing.entries if one.name not in abandoned), futile)
+    usable = resume_order((one for one in listing.entries if one.whole and one.name not in abandoned), futile)
     resume = usable[0].name if usable else None
     return Survey(storage, listing.entries, listing.broken, tuple(attempts), abandoned, futile, resume)

@@ -11,6 +11,9 @@ from holdfast.storage.base import Storage
 from holdfast.storage.paths import MANIFEST_FILE
 from holdfast.types import FileRecord
 
+_NEEDED = frozenset({"data", "rng"})
+"""Items that say where a run was. A saver that leaves out something of the state leaves out these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -24,6 +27,16 @@ class Entry:
     def order(self) -> tuple[int, int]:
         """Newest is highest. Never the modification time: copies and restores change it."""
         return self.manifest.attempt, self.manifest.ordinal
+
+    @property
+    def whole(self) -> bool:
+        """Whether a run can be resumed from it."""
+        return is_whole(self.manifest)
+
+
+def is_whole(manifest: Manifest) -> bool:
+    """Whether a run can be resumed from the checkpoint: it holds where the run was, and so everything else too."""
+    return _NEEDED.issubset(manifest.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +81,7 @@ class Catalog:
             there = set(self.storage.list())
             broken = [one for one in broken if one.name in there]
         entries.sort(key=lambda entry: entry.order)
-        broken.sort(key=lambda one: CheckpointName.parse(one.name) or CheckpointName(0, 0, 0))
+        broken.sort(key=lambda one: CheckpointName.parse(one.name) or CheckpointName("", 0, 0))
         return Listing(tuple(entries), tuple(broken))
 
     def entry(self, name: str) -> Entry:
@@ -93,7 +106,7 @@ class Catalog:
 def _open(name: str, data: bytes) -> Entry:
     manifest = open_manifest(data, where=name)
     wanted = CheckpointName.parse(name)
-    found = CheckpointName(manifest.progress.step, manifest.attempt, manifest.ordinal)
+    found = manifest.name
     if wanted is not None and found != wanted:
         raise CorruptError(f"{name}: its manifest belongs to {found}. Someone renamed it; rename it back.")
     size = len(data) + sum(record.size for record in shard_files(manifest).values())

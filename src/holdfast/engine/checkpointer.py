@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from holdfast.engine.arena import Arena
 from holdfast.engine.leaves import Source
-from holdfast.engine.messages import Committed, Failed, Persist, SaveRequest, ShardRequest
-from holdfast.engine.plan import Plan, align, make_plan, signature
+from holdfast.engine.messages import CommitRequest, Committed, Failed, Persist, SaveRequest, ShardRequest
+from holdfast.engine.plan import Contents, Everything, Plan, align, make_plan, signature
 from holdfast.engine.writer_handle import WriterHandle
 from holdfast.format.manifest import Manifest
+from holdfast.format.pruning import pruned
 from holdfast.types import ItemRecord, Json
 
 _REQUEST_ROOM = 64 << 10
 """Room behind the shards for a request that grows a little from save to save."""
+_PLANS = 4
+"""Plans that are kept: savers that come at different times take different items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +32,24 @@ class ItemDraft:
     metadata: dict[str, Json] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointDraft:
+    """A checkpoint to be made of a snapshot: all but its items and its files is in ``manifest``."""
+
+    folder: str
+    manifest: Manifest
+    contents: Contents = field(default_factory=Everything)
+    delete: tuple[str, ...] = ()
+    read_back: bool = False
+
+
 class Checkpointer:
     """Takes snapshots into the arena and has the writer commit them, one at a time."""
 
     def __init__(self, writer: WriterHandle) -> None:
         self.writer = writer
         self._arena: Arena | None = None
-        self._plan: Plan | None = None
-        self._signature: tuple[object, ...] = ()
+        self._plans: dict[tuple[object, ...], Plan] = {}
 
     @property
     def busy(self) -> bool:
@@ -47,36 +60,35 @@ class Checkpointer:
 
         Raises `MemoryLimitError` if such a state can never be saved here.
         """
-        size = self._planned(items).size + _REQUEST_ROOM
+        size = self._planned(items, [Everything()]).size + _REQUEST_ROOM
         if self._arena is None or self._arena.size < size:
             self._renew_arena(size)
 
-    def hold(self, name: str, manifest: Manifest, items: Mapping[str, ItemDraft], delete: tuple[str, ...]) -> Persist:
-        """Copies ``items`` into the arena, to become ``name`` if `commit` is called before anything else is held.
+    def hold(self, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft]) -> Persist:
+        """Copies ``items`` into the arena, to become ``checkpoints`` if `commit` is called before another `hold`.
 
         Must not be called while `busy`. Raises `MemoryLimitError` if there is no room for the snapshot, or what a
         source raises.
         """
         assert not self.busy, "one snapshot at a time: the arena still holds the last one"
-        plan = self._planned(items)
-        shards = tuple(ShardRequest(one.file, one.offset, one.layout.size, one.padded_size) for one in plan.shards)
-        whole = msgspec.structs.replace(manifest, items=_records(plan, items))
-        request = msgspec.json.encode(SaveRequest(name=name, shards=shards, manifest=whole, delete=delete))
+        plan = self._planned(items, [one.contents for one in checkpoints])
+        request = msgspec.json.encode(_request(plan, items, checkpoints))
         arena = self._arena_for(plan.size + len(request))
         _copy(plan, items, arena.view)
         arena.view[plan.size : plan.size + len(request)] = request
-        return Persist(name, manifest.ordinal, plan.size, len(request))
+        names = {one.folder: str(one.manifest.name) for one in checkpoints}
+        return Persist(names, checkpoints[0].manifest.ordinal, plan.size, len(request))
 
     def commit(self, held: Persist) -> None:
         """Hands over what is held. On return it survives this process. Raises `SaveError` if there is no writer."""
         self.writer.persist(held)
 
     def poll(self) -> Committed | Failed | None:
-        """The outcome of the last save, once, when it is there."""
+        """The next outcome of the last save, once, when it is there: one for each of its checkpoints."""
         return self.writer.poll()
 
     def wait(self, timeout: float | None = None) -> Committed | Failed | None:
-        """Waits for the outcome of the save under way; None if there is none."""
+        """Waits for the next outcome of the save under way; None if there is none."""
         return self.writer.wait(timeout)
 
     def close(self) -> None:
@@ -85,12 +97,15 @@ class Checkpointer:
             self._arena.close()
             self._arena = None
 
-    def _planned(self, items: Mapping[str, ItemDraft]) -> Plan:
+    def _planned(self, items: Mapping[str, ItemDraft], contents: Sequence[Contents]) -> Plan:
         sources = {name: item.sources for name, item in items.items()}
-        wanted = signature(sources)
-        if self._plan is None or wanted != self._signature:
-            self._plan, self._signature = make_plan(sources), wanted
-        return self._plan
+        wanted = signature(sources, contents)
+        plan = self._plans.get(wanted)
+        if plan is None:
+            while len(self._plans) >= _PLANS:
+                del self._plans[next(iter(self._plans))]
+            plan = self._plans[wanted] = make_plan(sources, contents)
+        return plan
 
     def _arena_for(self, size: int) -> Arena:
         if self._arena is None or self._arena.size < size:
@@ -109,17 +124,34 @@ class Checkpointer:
         self.writer.use(self._arena)
 
 
-def _records(plan: Plan, items: Mapping[str, ItemDraft]) -> dict[str, ItemRecord]:
-    return {
-        name: ItemRecord(
-            kind=item.kind,
-            tree=item.tree,
-            tensors=plan.tensors[name],
-            aliases=plan.aliases[name],
-            metadata=item.metadata,
-        )
-        for name, item in items.items()
-    }
+def _request(plan: Plan, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft]) -> SaveRequest:
+    shards = tuple(ShardRequest(one.file, one.offset, one.layout.size, one.padded_size) for one in plan.shards)
+    commits = tuple(_commit_request(plan, items, one, 1 << bit) for bit, one in enumerate(checkpoints))
+    return SaveRequest(shards=shards, commits=commits)
+
+
+def _commit_request(plan: Plan, items: Mapping[str, ItemDraft], draft: CheckpointDraft, bit: int) -> CommitRequest:
+    records = {name: _record(plan, name, item, bit) for name, item in items.items() if draft.contents.takes(name)}
+    return CommitRequest(
+        folder=draft.folder,
+        files=tuple(one.file for one in plan.shards if one.members & bit),
+        manifest=msgspec.structs.replace(draft.manifest, items=records),
+        delete=draft.delete,
+        read_back=draft.read_back,
+    )
+
+
+def _record(plan: Plan, name: str, item: ItemDraft, bit: int) -> ItemRecord:
+    """The record of an item in one checkpoint, without the tensors that this one leaves out."""
+    members = plan.members[name]
+    left_out = {tensor for tensor, its in members.items() if not its & bit}
+    return ItemRecord(
+        kind=item.kind,
+        tree=pruned(item.tree, left_out, name) if left_out else item.tree,
+        tensors={key: one for key, one in plan.tensors[name].items() if members[key] & bit},
+        aliases={key: one for key, one in plan.aliases[name].items() if members[key] & bit},
+        metadata=item.metadata,
+    )
 
 
 def _copy(plan: Plan, items: Mapping[str, ItemDraft], arena: memoryview) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from holdfast.engine.catalog import Entry
 from holdfast.engine.journal import read_journal
 from holdfast.engine.run_folder import AttemptRecord, read_identity
-from holdfast.format.names import RUN_FILE
+from holdfast.format.names import RUN_FILE, CheckpointName
 from holdfast.storage.base import Storage
 from holdfast.types import Json
 
@@ -20,9 +20,10 @@ def find_abandoned(entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) 
     orders = {one.name: one.order for one in entries}
     gone: set[str] = set()
     for record in attempts:
-        if record.rollback and record.resumed_from in orders:
-            kept = orders[record.resumed_from]
-            gone |= {name for name, order in orders.items() if kept < order and order[0] < record.attempt}
+        # The one gone back to need not be here: it may lie in another folder of the run, or be deleted since.
+        back = CheckpointName.parse(record.resumed_from or "") if record.rollback else None
+        if back is not None:
+            gone |= {name for name, order in orders.items() if back.order < order and order[0] < record.attempt}
     return frozenset(gone)
 
 

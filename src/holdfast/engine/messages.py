@@ -24,17 +24,26 @@ class ShardRequest(msgspec.Struct, frozen=True):
     padded_size: int
 
 
-class SaveRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the writer needs to commit one snapshot. It lies in the arena behind the shards.
+class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint to be made of a snapshot: the shards ``files`` under ``manifest``, in ``folder``.
 
-    ``manifest`` lacks only what depends on the bytes: file digests and its own.
-    ``delete`` names the checkpoints that may go once this one is committed.
+    ``manifest`` lacks only what depends on the bytes: file digests, its own, and a content hash in its label, where
+    ``{hash}`` stands for it. ``delete`` names the checkpoints that may go once this one is committed. With
+    ``read_back`` the medium is read before the commit.
     """
 
-    name: str
-    shards: tuple[ShardRequest, ...]
+    folder: str
+    files: tuple[str, ...]
     manifest: Manifest
     delete: tuple[str, ...] = ()
+    read_back: bool = False
+
+
+class SaveRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the writer needs to commit one snapshot. It lies in the arena behind the shards."""
+
+    shards: tuple[ShardRequest, ...]
+    commits: tuple[CommitRequest, ...]
 
 
 class UseArena(msgspec.Struct, frozen=True, tag="arena"):
@@ -44,9 +53,12 @@ class UseArena(msgspec.Struct, frozen=True, tag="arena"):
 
 
 class Persist(msgspec.Struct, frozen=True, tag="persist"):
-    """Commits the snapshot ``name``, whose `SaveRequest` lies at ``offset`` of the arena."""
+    """Commits a snapshot, whose `SaveRequest` lies at ``offset`` of the arena: one checkpoint in each of ``names``.
 
-    name: str
+    Those are names by folder.
+    """
+
+    names: dict[str, str]
     ordinal: int
     offset: int
     length: int
@@ -67,6 +79,7 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
 
     ordinal: int
     name: str
+    folder: str
     digest: str
     size: int
     seconds: float
@@ -75,10 +88,11 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The save failed as a whole; nothing of it is left, and nothing else was touched."""
+    """The save failed as a whole; nothing of it is left in ``folder``, and nothing else was touched."""
 
     ordinal: int
     name: str
+    folder: str
     message: str
     notes: tuple[str, ...] = ()
 

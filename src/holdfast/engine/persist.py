@@ -5,22 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
-from holdfast.engine.messages import Committed, Failed, SaveRequest, ShardRequest
+from holdfast.engine.holds import delete_unless_held
+from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequest
 from holdfast.errors import AlreadyExistsError, HoldfastError, StorageError
-from holdfast.format.digests import BLOCK_SIZE, FileDigest
+from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_digest, content_hash
 from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, open_manifest, seal
+from holdfast.format.names import HASH, UNHASHED, CheckpointName
 from holdfast.storage.base import Storage, Try
+from holdfast.storage.local import LocalStorage
 from holdfast.storage.paths import MANIFEST_FILE
 from holdfast.types import FileRecord, Part
 
 
-def persist(storage: Storage, request: SaveRequest, arena: memoryview) -> Committed | Failed:
-    """Commits ``request``, whole or not at all; never raises for what a storage can do wrong.
+def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards) -> Committed | Failed:
+    """Makes the checkpoint ``commit``, whole or not at all; never raises for what a storage can do wrong.
 
     A device that reports an I/O error may have dropped the dirty pages, and a second fsync of the same
     file would then succeed without them: the bytes are written once more to a fresh try, and only once.
@@ -30,97 +33,151 @@ def persist(storage: Storage, request: SaveRequest, arena: memoryview) -> Commit
     lost: StorageError | None = None
     for last in (False, True):
         try:
-            manifest, size = _commit(storage, request, arena, _try_id(request))
+            manifest, size = _commit(storage, commit, shards)
         except AlreadyExistsError as error:
             if lost is not None:
                 # Ours, and visible, but its folder's fsync failed: a second one would succeed without saying anything.
-                return _failure(request, lost, notes)
-            return _committed_before(storage, request, error, notes)
+                return refused(commit, str(lost), notes)
+            return _committed_before(storage, commit, error, notes)
         except HoldfastError as error:
             if not last and isinstance(error, StorageError) and error.errno == errno.EIO:
                 lost = error
                 notes.append(f"{error} Writing it once more to fresh files.")
                 continue
-            return _failure(request, error, notes)
-        deleted = _delete(storage, request.delete, notes)
-        return Committed(
-            ordinal=request.manifest.ordinal, name=request.name, digest=manifest.digest, size=size,
-            seconds=time.monotonic() - started, deleted=deleted, notes=tuple(notes),
-        )  # fmt: skip
+            return refused(commit, str(error), notes)
+        return _committed(storage, commit, manifest, size, time.monotonic() - started, notes)
     raise AssertionError("the loop returns in its second round")
 
 
-def _try_id(request: SaveRequest) -> str:
-    """Unique for every try: a writer that died in the midst of this request left its own try behind."""
-    return f"{request.manifest.try_id}-{os.urandom(4).hex()}"
-
-
-def _failure(request: SaveRequest, error: HoldfastError, notes: list[str]) -> Failed:
-    ordinal = request.manifest.ordinal
-    return Failed(ordinal=ordinal, name=request.name, message=str(error), notes=tuple(notes))
-
-
-def _commit(storage: Storage, request: SaveRequest, arena: memoryview, try_id: str) -> tuple[Manifest, int]:
-    attempt = storage.begin(request.name, try_id)
-    try:
-        files = {shard.file: _write_shard(attempt, shard, arena) for shard in request.shards}
-        draft = msgspec.structs.replace(request.manifest, try_id=try_id, parts=(Part(rank=0, files=files),))
-        data = seal(draft)
-        attempt.commit(data)
-    except BaseException:
-        attempt.abandon()
-        raise
-    sealed = open_manifest(data, where=request.name)
-    return sealed, len(data) + sum(record.size for record in files.values())
-
-
-def _write_shard(attempt: Try, shard: ShardRequest, arena: memoryview) -> FileRecord:
-    digest = FileDigest()
-    image = arena[shard.offset : shard.offset + shard.padded_size]
-    with ThreadPoolExecutor(1, thread_name_prefix="holdfast-digest") as hasher:
-        pending: list[Future[None]] = []
-
-        def blocks() -> Iterator[memoryview]:
-            for begin in range(0, shard.size, BLOCK_SIZE):
-                block = image[begin : begin + BLOCK_SIZE]
-                pending.append(hasher.submit(digest.update, block[: shard.size - begin]))
-                yield block
-
-        attempt.write(shard.file, blocks(), shard.size)
-        for done in pending:
-            done.result()
-    return digest.record(shard.size)
-
-
-def _committed_before(
-    storage: Storage, request: SaveRequest, error: AlreadyExistsError, notes: list[str]
-) -> Committed | Failed:
-    """A writer that died between its commit and its reply leaves the checkpoint that its successor is asked for."""
-    wanted = request.manifest
-    try:
-        data = storage.read(f"{request.name}/{MANIFEST_FILE}", limit=MANIFEST_LIMIT)
-        found = open_manifest(data, where=request.name)
-        # Its rename may have become visible without becoming durable.
-        storage.sync()
-    except HoldfastError as unreadable:
-        return _failure(request, unreadable, [*notes, str(error)])
-    if (found.run, found.attempt, found.ordinal) != (wanted.run, wanted.attempt, wanted.ordinal):
-        return _failure(request, error, notes)
-    size = len(data) + sum(record.size for part in found.parts for record in part.files.values())
-    deleted = _delete(storage, request.delete, notes)
+def _committed(
+    storage: LocalStorage, commit: CommitRequest, manifest: Manifest, size: int, seconds: float, notes: list[str]
+) -> Committed:
+    """Only now may others go for it."""
+    deleted = _delete(storage, commit.delete, notes)
     return Committed(
-        ordinal=wanted.ordinal, name=request.name, digest=found.digest, size=size, seconds=0.0,
-        deleted=deleted, notes=tuple(notes),
+        ordinal=manifest.ordinal, folder=commit.folder, name=str(manifest.name), digest=manifest.digest, size=size,
+        seconds=seconds, deleted=deleted, notes=tuple(notes),
     )  # fmt: skip
 
 
-def _delete(storage: Storage, names: tuple[str, ...], notes: list[str]) -> tuple[str, ...]:
+def refused(commit: CommitRequest, message: str, notes: Iterable[str] = ()) -> Failed:
+    """The outcome of a commit that did not come about."""
+    manifest = commit.manifest
+    return Failed(
+        ordinal=manifest.ordinal, folder=commit.folder, name=str(manifest.name), message=message, notes=tuple(notes)
+    )
+
+
+def _commit(storage: Storage, commit: CommitRequest, shards: Shards) -> tuple[Manifest, int]:
+    # Unique for every try: a writer that died in the midst of this request left its own try behind.
+    try_id = f"{commit.manifest.try_id}-{os.urandom(4).hex()}"
+    attempt = storage.begin(str(_labelled(commit.manifest, UNHASHED).name), try_id)
+    try:
+        files = {file: shards.write(attempt, file) for file in commit.files}
+        if commit.read_back:
+            for file, record in files.items():
+                _read_back(attempt, file, record)
+        hashed = _labelled(commit.manifest, content_hash(commit.manifest.items, files))
+        data = seal(msgspec.structs.replace(hashed, try_id=try_id, parts=(Part(rank=0, files=files),)))
+        attempt.commit(data, name=str(hashed.name), read_back=commit.read_back)
+    except BaseException:
+        attempt.abandon()
+        raise
+    sealed = open_manifest(data, where=str(hashed.name))
+    return sealed, len(data) + sum(record.size for record in files.values())
+
+
+def _labelled(manifest: Manifest, content: str) -> Manifest:
+    """``manifest`` with the content hash in its label, where the label has a place for it."""
+    return msgspec.structs.replace(manifest, label=manifest.label.replace(HASH, content))
+
+
+class Shards:
+    """The files' images in the arena. What one checkpoint has digested, the others of the same snapshot use again."""
+
+    def __init__(self, shards: Iterable[ShardRequest], arena: memoryview) -> None:
+        self._shards = {one.file: one for one in shards}
+        self._arena = arena
+        self._records: dict[str, FileRecord] = {}
+
+    def write(self, attempt: Try, file: str) -> FileRecord:
+        """Writes ``file``, and digests it on the way if that was not done yet."""
+        shard = self._shards[file]
+        image = self._arena[shard.offset : shard.offset + shard.padded_size]
+        blocks = (image[begin : begin + BLOCK_SIZE] for begin in range(0, shard.size, BLOCK_SIZE))
+        if file in self._records:
+            attempt.write(file, blocks, shard.size)
+        else:
+            self._records[file] = _write_digested(attempt, file, blocks, shard.size)
+        return self._records[file]
+
+
+def _write_digested(attempt: Try, file: str, blocks: Iterable[memoryview], size: int) -> FileRecord:
+    digest = FileDigest()
+    with ThreadPoolExecutor(1, thread_name_prefix="holdfast-digest") as hasher:
+        pending: list[Future[None]] = []
+
+        def digested() -> Iterator[memoryview]:
+            left = size
+            for block in blocks:
+                pending.append(hasher.submit(digest.update, block[:left]))
+                yield block
+                left -= len(block)
+
+        attempt.write(file, digested(), size)
+        for done in pending:
+            done.result()
+    return digest.record(size)
+
+
+def _read_back(attempt: Try, file: str, record: FileRecord) -> None:
+    """Raises `StorageError` unless the medium holds what was written."""
+    for index, block in enumerate(attempt.read_back(file, block_size=record.block_size)):
+        if block_digest(block) != record.blocks[index]:
+            begin = index * record.block_size
+            raise StorageError(
+                errno.EIO,
+                f"{file}: read back from the medium, bytes {begin:,} to {begin + len(block):,} are not the ones that "
+                "were written. Do not trust this disk: check it, and save somewhere else.",
+            )
+
+
+def _committed_before(
+    storage: LocalStorage, commit: CommitRequest, error: AlreadyExistsError, notes: list[str]
+) -> Committed | Failed:
+    """A writer that died between its commit and its reply leaves the checkpoint that its successor is asked for."""
+    wanted = commit.manifest
+    try:
+        name = _name_of(storage, wanted)
+        data = storage.read(f"{name}/{MANIFEST_FILE}", limit=MANIFEST_LIMIT)
+        found = open_manifest(data, where=name)
+        # Its rename may have become visible without becoming durable.
+        storage.sync()
+    except HoldfastError as unreadable:
+        return refused(commit, str(unreadable), [*notes, str(error)])
+    if (found.run, found.attempt, found.ordinal) != (wanted.run, wanted.attempt, wanted.ordinal):
+        return refused(commit, str(error), notes)
+    size = len(data) + sum(record.size for part in found.parts for record in part.files.values())
+    return _committed(storage, commit, found, size, 0.0, notes)
+
+
+def _name_of(storage: Storage, wanted: Manifest) -> str:
+    """The name, content hash included, under which there is a checkpoint of this attempt and ordinal."""
+    parsed = (CheckpointName.parse(name) for name in storage.list())
+    same = (str(one) for one in parsed if one is not None and one.order == wanted.name.order)
+    return next(same, str(wanted.name))
+
+
+def _delete(storage: LocalStorage, names: tuple[str, ...], notes: list[str]) -> tuple[str, ...]:
+    """Those that could be deleted; one that a reader holds goes after a later save."""
     deleted: list[str] = []
     for name in names:
         try:
-            storage.delete(name)
+            obstacle = delete_unless_held(storage, name)
         except StorageError as error:
-            notes.append(f"could not delete {name}: {error}")
-        else:
+            obstacle = f"could not delete {name}: {error}"
+        if obstacle is None:
             deleted.append(name)
+        else:
+            notes.append(obstacle)
     return tuple(deleted)

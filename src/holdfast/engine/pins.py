@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 
-from holdfast.errors import AlreadyExistsError
+from holdfast.engine import turns
+from holdfast.engine.turns import require_checkpoint, turn
+from holdfast.errors import AlreadyExistsError, StorageError
 from holdfast.format.names import CheckpointName
 from holdfast.storage.base import Storage
+from holdfast.storage.local import LocalStorage
 
 _FOLDER = "pins"
 
 
-def pin(storage: Storage, name: str) -> None:
-    """Marks ``name`` to be kept. Pinned twice is pinned once."""
-    with contextlib.suppress(AlreadyExistsError):
-        storage.create(f"{_FOLDER}/{name}", b"")
+def pin(storage: LocalStorage, name: str) -> None:
+    """Marks ``name`` to be kept; what comes to delete it from now on does not. Pinned twice is pinned once.
+
+    Raises `NotFoundError` if the checkpoint is not there any more, `StorageError` if the folder cannot be written to.
+    """
+    with turn(storage, turns.READER_WAIT_SECONDS) as obstacle:
+        if obstacle:
+            raise StorageError(errno.ETIMEDOUT, f"{name} cannot be pinned: {obstacle}")
+        require_checkpoint(storage, name)
+        with contextlib.suppress(AlreadyExistsError):
+            storage.create(f"{_FOLDER}/{name}", b"")
 
 
 def unpin(storage: Storage, name: str) -> None:

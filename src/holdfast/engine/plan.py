@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from holdfast.engine.leaves import Source
 from holdfast.format.dtypes import nbytes
@@ -14,13 +15,39 @@ Sources = Mapping[str, Mapping[str, Source]]
 """Tensors by item and name."""
 
 
+class Contents(Protocol):
+    """What of the state belongs into one of the checkpoints that are made of a snapshot."""
+
+    def takes(self, item: str) -> bool:
+        """Whether the item is in it."""
+        ...
+
+    def left_out(self, item: str, tensors: Iterable[str]) -> Collection[str]:
+        """Those of the ``tensors`` of an item that it takes which are not in it."""
+        ...
+
+
+class Everything:
+    """All items, whole."""
+
+    def takes(self, item: str) -> bool:
+        return True
+
+    def left_out(self, item: str, tensors: Iterable[str]) -> Collection[str]:
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One safetensors file and the place of its image in the arena."""
+    """One safetensors file and the place of its image in the arena.
+
+    ``members`` has a bit for each checkpoint of the snapshot that the file belongs to.
+    """
 
     file: str
     layout: Layout
     offset: int
+    members: int
 
     @property
     def padded_size(self) -> int:
@@ -40,11 +67,15 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The shards, the records that the manifest will hold, and where each tensor is copied to."""
+    """The shards, the records that manifests will hold, and where each tensor is copied to.
+
+    ``members`` has for each tensor, aliases included, a bit for each checkpoint of the snapshot that it belongs to.
+    """
 
     shards: tuple[Shard, ...]
     tensors: dict[str, dict[str, TensorRecord]]
     aliases: dict[str, dict[str, Alias]]
+    members: dict[str, dict[str, int]]
     placements: tuple[Placement, ...]
     size: int
 
@@ -58,43 +89,99 @@ def align(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def make_plan(sources: Sources) -> Plan:
-    """Lays out ``sources``: one shard per item that owns bytes, tied tensors stored once.
+def make_plan(sources: Sources, checkpoints: Sequence[Contents] = (Everything(),)) -> Plan:
+    """Lays out ``sources`` for the ``checkpoints`` that are to be made of them.
 
-    The first name of a memory, in the order of ``sources``, stores it; later ones are aliases.
+    Tensors of an item that belong to the same checkpoints share a shard, so each checkpoint is made of whole shards and
+    bytes are in the arena once. Tied tensors are stored once, by the first name in the order of ``sources`` that is in
+    every checkpoint that the other names are in; the others are aliases of it.
     """
-    stored, aliases = _split_aliases(sources)
+    members = {item: _members(item, leaves, checkpoints) for item, leaves in sources.items()}
+    stored, aliases = _split_aliases(sources, members)
     shards: list[Shard] = []
     tensors: dict[str, dict[str, TensorRecord]] = {item: {} for item in sources}
     placements: list[Placement] = []
     offset = 0
-    for item, specs in stored.items():
-        if not specs:
-            continue
-        shard = Shard(f"{item}.safetensors", layout(list(specs.items()), {"format": "pt"}), offset)
+    for item, file, group, specs in _shards(stored):
+        shard = Shard(file, layout(list(specs.items()), {"format": "pt"}), offset, group)
         for name, spec in specs.items():
             begin, end = shard.layout.ranges[name]
             tensors[item][name] = _whole(spec, shard.file, begin, end)
             placements.append(Placement(item, name, offset + begin, offset + end))
         shards.append(shard)
         offset += shard.padded_size
-    return Plan(tuple(shards), tensors, aliases, tuple(placements), offset)
+    return Plan(tuple(shards), tensors, aliases, members, tuple(placements), offset)
 
 
-def _split_aliases(sources: Sources) -> tuple[dict[str, dict[str, TensorSpec]], dict[str, dict[str, Alias]]]:
-    seen: dict[Hashable, Alias] = {}
-    stored: dict[str, dict[str, TensorSpec]] = {item: {} for item in sources}
+def _members(item: str, leaves: Mapping[str, Source], checkpoints: Sequence[Contents]) -> dict[str, int]:
+    taking = [(1 << bit, one) for bit, one in enumerate(checkpoints) if one.takes(item)]
+    found = dict.fromkeys(leaves, sum(bit for bit, _ in taking))
+    for bit, one in taking:
+        for name in one.left_out(item, leaves):
+            found[name] &= ~bit
+    return found
+
+
+Stored = dict[str, dict[int, dict[str, TensorSpec]]]
+"""Tensors that are written, by item, by the checkpoints that they belong to, and by name."""
+
+
+@dataclass(slots=True)
+class _Owners:
+    """The names under which memory is stored, each with the checkpoints that it is in."""
+
+    known: dict[Hashable, list[tuple[Alias, int]]] = field(default_factory=dict)
+
+    def of(self, identity: Hashable, members: int) -> Alias | None:
+        """A name of the memory that is in all of the checkpoints ``members``."""
+        return next((owner for owner, its in self.known.get(identity, ()) if its & members == members), None)
+
+    def add(self, identity: Hashable, owner: Alias, members: int) -> None:
+        self.known.setdefault(identity, []).append((owner, members))
+
+
+def _split_aliases(
+    sources: Sources, members: Mapping[str, Mapping[str, int]]
+) -> tuple[Stored, dict[str, dict[str, Alias]]]:
+    owners = _Owners()
+    stored: Stored = {item: {} for item in sources}
     aliases: dict[str, dict[str, Alias]] = {item: {} for item in sources}
-    for item, leaves in sources.items():
-        for name, source in leaves.items():
-            owner = seen.get(source.identity) if source.identity is not None else None
-            if owner is not None:
-                aliases[item][name] = owner
-                continue
-            stored[item][name] = source.spec
+    for item, name in _widest_first(members):
+        source, its = sources[item][name], members[item][name]
+        owner = owners.of(source.identity, its) if source.identity is not None else None
+        if owner is not None:
+            aliases[item][name] = owner
+        elif its:
+            stored[item].setdefault(its, {})[name] = source.spec
             if source.identity is not None:
-                seen[source.identity] = Alias(item, name)
+                owners.add(source.identity, Alias(item, name), its)
     return stored, aliases
+
+
+def _widest_first(members: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:
+    """All names, those first that are in most checkpoints: they can own what the others share with them."""
+    names = [(item, name) for item, leaves in members.items() for name in leaves]
+    return sorted(names, key=lambda name: -members[name[0]][name[1]].bit_count())
+
+
+def _shards(stored: Stored) -> Iterator[tuple[str, str, int, dict[str, TensorSpec]]]:
+    """Item, file, checkpoints and tensors of each shard. One shard for each item, unless some checkpoints leave out
+    parts of it.
+    """
+    taken = {f"{item}.safetensors" for item in stored}
+    for item, groups in stored.items():
+        for index, (its, specs) in enumerate(groups.items()):
+            file = f"{item}.safetensors" if index == 0 else _free_name(item, taken)
+            yield item, file, its, specs
+
+
+def _free_name(item: str, taken: set[str]) -> str:
+    number = 2
+    while f"{item}-{number}.safetensors" in taken:
+        number += 1
+    name = f"{item}-{number}.safetensors"
+    taken.add(name)
+    return name
 
 
 def _whole(spec: TensorSpec, file: str, begin: int, end: int) -> TensorRecord:
@@ -103,10 +190,11 @@ def _whole(spec: TensorSpec, file: str, begin: int, end: int) -> TensorRecord:
     return TensorRecord(dtype=spec.dtype, shape=spec.shape, chunks=(chunk,))
 
 
-def signature(sources: Sources) -> tuple[object, ...]:
+def signature(sources: Sources, checkpoints: Sequence[Contents] = (Everything(),)) -> tuple[object, ...]:
     """What a plan depends on: while it stays equal, the plan may be used again."""
     return tuple(
-        (item, name, source.spec, source.identity)
+        (item, name, source.spec, source.identity, its[name])
         for item, leaves in sources.items()
+        for its in (_members(item, leaves, checkpoints),)
         for name, source in leaves.items()
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import msgspec
 
 from holdfast.engine.catalog import Catalog
 from holdfast.errors import AlreadyExistsError, CorruptError, OwnershipError, UnsupportedFormatError
-from holdfast.format.manifest import FORMAT
+from holdfast.format.manifest import FORMAT, Origin
 from holdfast.format.names import CheckpointName, is_debris
 from holdfast.storage.base import Storage
 from holdfast.storage.local import LocalStorage
@@ -34,11 +35,12 @@ _ATTEMPT = re.compile(r"(\d{4,})\.json")
 
 
 class RunIdentity(msgspec.Struct, frozen=True):
-    """``holdfast.json``: what this folder is."""
+    """``holdfast.json``: what this folder is. ``home`` is the run's own folder, if this is another one that it has."""
 
     format: int
     run: str
     created: str
+    home: str = ""
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,10 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     resumed_from: str | None = None
     rollback: bool = False
     command: tuple[str, ...] = ()
+    options: dict[str, dict[str, str]] = {}
+    """Every option of the run and its savers: its ``value`` in words, and the ``source`` that it came from."""
+    origins: tuple[Origin, ...] = ()
+    """Checkpoints of other runs that this attempt began from."""
 
 
 class RunFolder:
@@ -82,12 +88,16 @@ class RunFolder:
             folder._await_writer(say)
             # A rename that is visible may not be durable yet; what this attempt builds on has to be.
             storage.sync()
-            for name in storage.sweep(is_debris):
-                say(f"removed {name}, left by a save that was interrupted")
+            folder.clean(storage, say)
         except BaseException:
             lock.release()
             raise
         return folder
+
+    def clean(self, storage: LocalStorage, say: Callable[[str], None]) -> None:
+        """Removes what interrupted saves have left in this folder, or in another one of the run."""
+        for name in storage.sweep(is_debris):
+            say(f"removed {name}, left by a save that was interrupted")
 
     @property
     def writer_lock(self) -> Path:
@@ -108,40 +118,72 @@ class RunFolder:
                 )
         lock.release()
 
-    def identity(self) -> RunIdentity:
-        """The run's identity, made at its first start."""
-        made = RunIdentity(FORMAT, self._run_of_checkpoints() or uuid.uuid4().hex, _now())
-        try:
-            self.storage.create(RUN_FILE, msgspec.json.encode(made))
-        except AlreadyExistsError:
-            return read_identity(self.storage)
-        return made
+    def identity(self, others: Sequence[LocalStorage] = ()) -> RunIdentity:
+        """The run's identity, made at its first start; ``others`` are the other folders that it saves into.
 
-    def _run_of_checkpoints(self) -> str | None:
-        """Checkpoints that were copied here without the record of their run still belong to it."""
+        What was lost with a disk goes on from there: if this folder is new, it takes up the run of another that has it
+        for its home. Raises `OwnershipError` if one of them belongs to another run.
+        """
+        home = os.path.realpath(self.path)
+        known = {one.url: found for one in others if (found := _identity(one)) is not None}
+        mine = [one for one in known.values() if one.home == home]
+        run = _run_of_checkpoints(self.storage) or (mine[0].run if mine else uuid.uuid4().hex)
         if RUN_FILE in self.storage.list():
-            return None
-        entries = Catalog(self.storage).list().entries
-        return entries[-1].manifest.run if entries else None
+            run = read_identity(self.storage).run
+        for url, found in known.items():
+            if found.run != run:
+                raise OwnershipError(_foreign(url, found, self.path))
+        for storage in (self.storage, *others):
+            made = RunIdentity(FORMAT, run, _now(), "" if storage is self.storage else home)
+            storage.prepare()
+            with contextlib.suppress(AlreadyExistsError):
+                storage.create(RUN_FILE, msgspec.json.encode(made))
+        return read_identity(self.storage)
 
     def attempts(self) -> list[AttemptRecord]:
         """All attempts so far, oldest first."""
         return read_attempts(self.storage)
 
-    def claim(self, *, resumed_from: str | None, rollback: bool) -> AttemptRecord:
-        """Claims the next attempt number by a create-only record. Numbers of checkpoints count too."""
+    def claim(
+        self, *, resumed_from: str | None, rollback: bool, others: Sequence[LocalStorage] = (),
+        options: dict[str, dict[str, str]] | None = None, origins: tuple[Origin, ...] = (),
+    ) -> AttemptRecord:  # fmt: skip
+        """Claims the next attempt number by a create-only record. Numbers of checkpoints in all folders count too."""
         used = [record.attempt for record in self.attempts()]
-        names = (CheckpointName.parse(name) for name in self.storage.list())
+        names = (CheckpointName.parse(name) for storage in (self.storage, *others) for name in storage.list())
         number = max([0, *used, *(name.attempt for name in names if name is not None)]) + 1
         record = AttemptRecord(
             attempt=number, host=socket.gethostname(), pid=os.getpid(), started=_now(),
-            resumed_from=resumed_from, rollback=rollback, command=tuple(sys.argv),
+            resumed_from=resumed_from, rollback=rollback, command=tuple(sys.argv), options=options or {},
+            origins=origins,
         )  # fmt: skip
         self.storage.create(f"attempts/{number:04d}.json", msgspec.json.encode(record))
         return record
 
     def close(self) -> None:
         self._lock.release()
+
+
+def _run_of_checkpoints(storage: LocalStorage) -> str | None:
+    """Checkpoints that were copied without the record of their run still belong to it."""
+    entries = Catalog(storage).list().entries
+    return entries[-1].manifest.run if entries else None
+
+
+def _identity(storage: LocalStorage) -> RunIdentity | None:
+    """What a folder that a saver is given belongs to, if to anything."""
+    if RUN_FILE in storage.list():
+        return read_identity(storage)
+    run = _run_of_checkpoints(storage)
+    return None if run is None else RunIdentity(FORMAT, run, "")
+
+
+def _foreign(url: str, found: RunIdentity, path: Path) -> str:
+    home = f", whose own folder is {found.home}" if found.home else ""
+    return (
+        f"{url}: belongs to another run ({found.run}{home}) than {path}. Give the saver another folder, or move that "
+        f"one away. If it is this run, and its own folder was lost, copy {url}/{RUN_FILE} to {path}."
+    )
 
 
 def _acquired(lock: RecordLock, seconds: float) -> bool:

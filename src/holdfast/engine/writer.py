@@ -1,4 +1,4 @@
-"""The writer process: ``python -P -m holdfast.engine.writer FOLDER LOCK SOCKET TRAINER``.
+"""The writer process: ``python -P -m holdfast.engine.writer LOCK SOCKET TRAINER PID FOLDER...``.
 
 It takes snapshots out of the shared arena and commits them. It outlives its trainer: killed right after a
 snapshot was complete, the trainer's checkpoint is still committed. It watches the trainer by a descriptor of
@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 
 import msgspec
 
@@ -33,7 +34,7 @@ from holdfast.engine.messages import (
     send,
     shortened,
 )
-from holdfast.engine.persist import persist
+from holdfast.engine.persist import Shards, persist, refused
 from holdfast.engine.run_folder import read_identity
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.format.names import is_debris
@@ -62,8 +63,7 @@ class Trainer:
 class Writer:
     """Serves one trainer: maps the arena it is given, commits what it is asked for, and answers."""
 
-    def __init__(self, folder: str, connection: socket.socket, trainer: Trainer) -> None:
-        self._storage = LocalStorage(folder)
+    def __init__(self, connection: socket.socket, trainer: Trainer) -> None:
         self._connection = connection
         self._trainer = trainer
         self._arena: mmap.mmap | None = None
@@ -76,7 +76,8 @@ class Writer:
             if isinstance(message, UseArena):
                 self._map(descriptors[0], message.size)
             elif isinstance(message, Persist):
-                self._answer(shortened(self._persist(message)))
+                for outcome in self._persist(message):
+                    self._answer(shortened(outcome))
             else:
                 return
 
@@ -100,34 +101,36 @@ class Writer:
         self._arena = mmap.mmap(descriptor, size)
         os.close(descriptor)
 
-    def _persist(self, message: Persist) -> Committed | Failed:
+    def _persist(self, message: Persist) -> Iterator[Committed | Failed]:
+        """One checkpoint after the other, each with its own outcome: a full disk is no obstacle to another one."""
         assert self._arena is not None, "an arena is sent before the first request"
         with memoryview(self._arena) as arena:
-            data = bytes(arena[message.offset : message.offset + message.length])
-            request = msgspec.json.decode(data, type=SaveRequest)
-            obstacle = self._obstacle(request.manifest.run)
-            if obstacle is not None:
-                return Failed(ordinal=message.ordinal, name=message.name, message=obstacle)
-            return persist(self._storage, request, arena)
-
-    def _obstacle(self, run: str) -> str | None:
-        """A folder that was removed, or started anew by another trainer, takes no checkpoint of this run any more."""
-        try:
-            found = read_identity(self._storage).run
-        except NotFoundError:
-            found = ""
-        except HoldfastError as error:
-            return str(error)
-        if found == run:
-            return None
-        what = "holds another run now" if found else "is gone"
-        return f"{self._storage.url} {what}: nothing of this run can be saved there. Put it back, or end this training."
+            request = msgspec.json.decode(arena[message.offset : message.offset + message.length], type=SaveRequest)
+            shards = Shards(request.shards, arena)
+            for commit in request.commits:
+                storage = LocalStorage(commit.folder)
+                obstacle = _obstacle(storage, commit.manifest.run)
+                yield persist(storage, commit, shards) if obstacle is None else refused(commit, obstacle)
 
     def _answer(self, message: ToTrainer) -> None:
         """A trainer that is gone hears nothing; its checkpoint counts all the same."""
         _log(str(message))
         with contextlib.suppress(OSError):
             send(self._connection, message)
+
+
+def _obstacle(storage: LocalStorage, run: str) -> str | None:
+    """A folder that was removed, or started anew by another trainer, takes no checkpoint of this run any more."""
+    try:
+        found = read_identity(storage).run
+    except NotFoundError:
+        found = ""
+    except HoldfastError as error:
+        return str(error)
+    if found == run:
+        return None
+    what = "holds another run now" if found else "is gone"
+    return f"{storage.url} {what}: nothing of this run can be saved there. Put it back, or end this training."
 
 
 def _take_lock(path: str, trainer: Trainer) -> RecordLock:
@@ -142,13 +145,14 @@ def _take_lock(path: str, trainer: Trainer) -> RecordLock:
     return lock
 
 
-def _sweep(folder: str) -> None:
+def _sweep(folders: list[str]) -> None:
     """Removes what a writer left that died while its trainer lives on: no later start might come to do it.
 
     Only while the trainer lives, which keeps every other one out: the next trainer's files are no debris.
     """
-    for name in LocalStorage(folder).sweep(is_debris):
-        _log(f"removed {name}, left by a writer that died")
+    for folder in folders:
+        for name in LocalStorage(folder).sweep(is_debris):
+            _log(f"removed {name}, left by a writer that died")
 
 
 def _log(text: str) -> None:
@@ -158,13 +162,13 @@ def _log(text: str) -> None:
 def main(arguments: list[str]) -> None:
     for name in _IGNORED:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    folder, lock_path, connection, trainer_descriptor, trainer_pid = arguments
+    lock_path, connection, trainer_descriptor, trainer_pid, *folders = arguments
     trainer = Trainer(int(trainer_descriptor), int(trainer_pid))
     lock = _take_lock(lock_path, trainer)
     try:
         if trainer.alive():
-            _sweep(folder)
-        Writer(folder, socket.socket(fileno=int(connection)), trainer).serve()
+            _sweep(folders)
+        Writer(socket.socket(fileno=int(connection)), trainer).serve()
     except BaseException:
         _log(traceback.format_exc())
         raise

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -41,17 +41,19 @@ Outcome = Committed | Failed
 
 
 class WriterHandle:
-    """Starts the writer for ``folder`` and speaks with it.
+    """Starts the writer for a run's ``folders`` and speaks with it.
 
     The writer is a subprocess that runs holdfast's own module in a session of its own, so that no signal meant for
     the trainer's group reaches it. Its output goes to ``log``: a launcher that captures the trainer's output would
     otherwise wait for the writer too.
     """
 
-    def __init__(self, folder: Path, lock: Path, log: Path) -> None:
-        self._folder, self._lock, self._log = folder, lock, log
+    def __init__(self, folders: Sequence[str], lock: Path, log: Path) -> None:
+        self._folders, self._lock, self._log = folders, lock, log
         self._arena: Arena | None = None
         self._request: Persist | None = None
+        self._answered: set[str] = set()
+        """Folders for which the outcome of the request is known."""
         self._deaths = 0
         self._looked = 0.0
         self._ready = False
@@ -88,11 +90,11 @@ class WriterHandle:
         except SaveError:
             self._deaths = 0
             raise
-        self._request = request
+        self._request, self._answered = request, set()
         self._tell(request)
 
     def poll(self) -> Outcome | None:
-        """The outcome of the last request, if it has come. A dead writer is replaced and asked again."""
+        """The next outcome of the last request, if it has come. A dead writer is replaced and asked again."""
         if self._request is None:
             self._replace_idle()
             return None
@@ -139,7 +141,7 @@ class WriterHandle:
         self._connection, theirs = channel()
         with theirs, _own_descriptor() as trainer, self._log.open("ab") as log:
             kept = (theirs.fileno(),) if trainer < 0 else (theirs.fileno(), trainer)
-            arguments = [self._folder, self._lock, theirs.fileno(), trainer, os.getpid()]
+            arguments = [self._lock, theirs.fileno(), trainer, os.getpid(), *self._folders]
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "holdfast.engine.writer", *map(str, arguments)],
                 pass_fds=kept, start_new_session=True, env=_environment(),
@@ -174,8 +176,15 @@ class WriterHandle:
             if self._arena is not None:
                 self._tell(UseArena(self._arena.size), (self._arena.descriptor,))
 
-    def _settled(self, outcome: Outcome) -> Outcome:
-        deaths, self._deaths, self._request = self._deaths, 0, None
+    def _settled(self, outcome: Outcome) -> Outcome | None:
+        """``outcome``, unless it was known: a writer that takes over from one that died says it once more."""
+        assert self._request is not None
+        if outcome.folder in self._answered:
+            return None
+        self._answered.add(outcome.folder)
+        deaths = self._deaths
+        if self._answered.issuperset(self._request.names):
+            self._deaths, self._request = 0, None
         if not deaths or isinstance(outcome, Failed):
             return outcome
         note = f"the writer process had died {deaths} time{'s' * (deaths > 1)} and was replaced; see {self._log}"
@@ -195,14 +204,15 @@ class WriterHandle:
                 self._restart()
 
     def _mend(self) -> Failed | None:
-        """Another writer persists the intact arena again."""
+        """Another writer persists the intact arena again. If there is none, that is the outcome for the next folder."""
         request = self._request
         assert request is not None
         try:
             self._restart()
             self._await_ready()
         except SaveError as error:
-            return Failed(ordinal=request.ordinal, name=request.name, message=str(error))
+            folder = next(one for one in request.names if one not in self._answered)
+            return Failed(ordinal=request.ordinal, folder=folder, name=request.names[folder], message=str(error))
         self._tell(request)
         return None
 

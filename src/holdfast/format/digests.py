@@ -6,13 +6,14 @@ to tensors, so one pass over the file's bytes makes and checks them all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import msgspec
 import xxhash
 from blake3 import blake3
 
 from holdfast.errors import CorruptError
-from holdfast.types import FileRecord
+from holdfast.types import FileRecord, ItemRecord
 
 BLOCK_SIZE = 4 << 20
 """Bytes per block of the files that holdfast writes."""
@@ -91,3 +92,12 @@ def check_record(expected: FileRecord, found: FileRecord, *, where: str) -> None
             raise CorruptError(f"{where}: block {index} of {len(expected.blocks)} is not the one that was saved")
     if found.digest != expected.digest:
         raise CorruptError(f"{where}: its BLAKE3 digest is {found.digest}, the manifest says {expected.digest}")
+
+
+def content_hash(items: Mapping[str, ItemRecord], files: Mapping[str, FileRecord]) -> str:
+    """What a checkpoint holds, in 12 hex digits: equal for equal state, whenever and under whatever name it was saved.
+
+    The beginning of the BLAKE3 digest of the items and the files' digests as JSON with sorted keys.
+    """
+    digests = {name: record.digest for name, record in files.items()}
+    return blake3(msgspec.json.encode([items, digests], order="sorted")).hexdigest()[:12]

@@ -12,7 +12,7 @@ import msgspec
 from blake3 import blake3
 
 from holdfast.errors import CorruptError, UnsupportedFormatError, UsageError
-from holdfast.format.names import CheckpointName
+from holdfast.format.names import CheckpointName, default_label
 from holdfast.format.validation import validate_items, validate_name, validate_progress
 from holdfast.storage.paths import MANIFEST_FILE as MANIFEST_FILE
 from holdfast.types import ItemRecord, Json, Part, Progress
@@ -33,6 +33,19 @@ _ZEROS = b"0" * _HEX
 T = TypeVar("T")
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint of another run that this run's state came from: ``items`` are the run's own names for what it took.
+
+    ``folder`` is where it was then, for people.
+    """
+
+    run: str
+    name: str
+    digest: str
+    items: tuple[str, ...] = ()
+    folder: str = ""
+
+
 class Parent(msgspec.Struct, frozen=True):
     """The checkpoint that came before: its directory name and its manifest's digest."""
 
@@ -43,7 +56,9 @@ class Parent(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one checkpoint but the bytes of its tensors.
 
-    ``digest`` is filled in by `seal`. ``created`` is UTC, ISO 8601. ``metrics``, ``config``,
+    ``digest`` is filled in by `seal`. ``label`` is what its directory's name begins with; empty stands for the default,
+    ``step-`` and the step. ``savers`` are places, from 0, of those savers among the folder's that it was saved for.
+    ``created`` is UTC, ISO 8601. ``metrics``, ``config``,
     ``learning_rates``, ``environment``, item trees and item metadata are tagged JSON, made by
     `holdfast.format.values.encode`. ``extra`` holds the keys this version does not know, kept as
     they were read.
@@ -56,7 +71,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     ordinal: int
     try_id: str
+    label: str = ""
     parent: Parent | None = None
+    origins: tuple[Origin, ...] = ()
+    savers: tuple[int, ...] = ()
     created: str
     reason: tuple[str, ...] = ()
     progress: Progress = Progress()
@@ -71,7 +89,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> CheckpointName:
         """The name of the directory that this manifest belongs in."""
-        return CheckpointName(self.progress.step, self.attempt, self.ordinal)
+        return CheckpointName(self.label or default_label(self.progress.step), self.attempt, self.ordinal)
 
 
 FIELDS: frozenset[str] = frozenset(field.encode_name for field in msgspec.structs.fields(Manifest)) - {"$extra"}
@@ -119,7 +137,7 @@ def open_manifest(data: bytes, *, where: str) -> Manifest:
     check_digest(data, where=where)
     _check_readable(_decoded(data, _Head, where), where)
     manifest = msgspec.structs.replace(_decoded(data, Manifest, where), extra=_unknown(data, where))
-    validate_name(manifest.attempt, manifest.ordinal, manifest.try_id, where=where)
+    validate_name(manifest.label, manifest.attempt, manifest.ordinal, manifest.try_id, where=where)
     validate_progress(manifest.progress, where=where)
     validate_items(manifest.items, manifest.parts, where=where)
     return manifest

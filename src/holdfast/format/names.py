@@ -17,9 +17,33 @@ JOURNAL = "journal"
 TRAINER_LOCK = ".trainer.lock"
 WRITER_LOCK = ".writer.lock"
 
-_NAME = re.compile(r"step-([0-9]{8,18})\.a([0-9]{4,18})\.n([0-9]{4,18})")
+LABEL = r"[A-Za-z0-9][A-Za-z0-9._=+,-]{0,149}"
+"""What a checkpoint's name may begin with: short enough to leave room for what a try or a deletion adds."""
+
+HASH = "{hash}"
+"""Stands in a label for the content hash until all is written and it is known."""
+
+UNHASHED = "unhashed"
+"""Stands for the content hash in the name of a try."""
+
+_NAME = re.compile(rf"(?P<label>{LABEL})\.a(?P<attempt>[0-9]{{4,18}})\.n(?P<ordinal>[0-9]{{4,18}})")
+_is_label = re.compile(LABEL).fullmatch
 _SMALL_FILE = re.compile(r"holdfast\.json|[0-9]{4,18}\.json")
 _DEBRIS = re.compile(r"(?P<partial>.+)\.partial-[A-Za-z0-9-]+|\.deleting-(?P<deleting>.+)-[A-Za-z0-9]+")
+
+
+def default_label(step: int) -> str:
+    """The label of a checkpoint whose saver has no template for names.
+
+    >>> default_label(500)
+    'step-00000500'
+    """
+    return f"step-{step:08d}"
+
+
+def is_label(text: str) -> bool:
+    """Whether ``text`` may stand at the beginning of a checkpoint's name."""
+    return _is_label(text) is not None
 
 
 @functools.total_ordering
@@ -27,37 +51,40 @@ _DEBRIS = re.compile(r"(?P<partial>.+)\.partial-[A-Za-z0-9-]+|\.deleting-(?P<del
 class CheckpointName:
     """The name of a checkpoint directory; ordered oldest to newest.
 
-    >>> str(CheckpointName(step=500, attempt=1, ordinal=3))
+    ``label`` is for people; which checkpoint it is, and how new, the attempt and the ordinal say.
+
+    >>> str(CheckpointName("step-00000500", attempt=1, ordinal=3))
     'step-00000500.a0001.n0003'
-    >>> CheckpointName(step=500, attempt=1, ordinal=3) < CheckpointName(step=120, attempt=2, ordinal=1)
+    >>> CheckpointName("epoch-2", attempt=1, ordinal=3) < CheckpointName("epoch-1", attempt=2, ordinal=1)
     True
     """
 
-    step: int
+    label: str
     attempt: int
     ordinal: int
 
     def __str__(self) -> str:
-        return f"step-{self.step:08d}.a{self.attempt:04d}.n{self.ordinal:04d}"
+        return f"{self.label}.a{self.attempt:04d}.n{self.ordinal:04d}"
 
     def __lt__(self, other: CheckpointName) -> bool:
-        return self._order < other._order
+        return (self.order, self.label) < (other.order, other.label)
 
     @property
-    def _order(self) -> tuple[int, int, int]:
-        return self.attempt, self.ordinal, self.step
+    def order(self) -> tuple[int, int]:
+        """Newest is highest."""
+        return self.attempt, self.ordinal
 
     @classmethod
     def parse(cls, text: str) -> CheckpointName | None:
         """The name that ``text`` spells, or None if it is not exactly a checkpoint's name.
 
-        >>> CheckpointName.parse("step-00000500.a0001.n0003").step
-        500
+        >>> CheckpointName.parse("step-00000500.a0001.n0003").ordinal
+        3
         """
         match = _NAME.fullmatch(text)
         if match is None:
             return None
-        name = cls(*(int(digits) for digits in match.groups()))
+        name = cls(match["label"], int(match["attempt"]), int(match["ordinal"]))
         return name if str(name) == text else None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast.errors import CorruptError
 from holdfast.format.dtypes import DTYPES
+from holdfast.format.names import is_label
 from holdfast.format.tiling import tiling_problem
 from holdfast.storage.paths import MANIFEST_FILE
 from holdfast.types import Alias, Chunk, FileRecord, ItemRecord, Json, Part, Progress, TensorRecord
@@ -34,8 +35,10 @@ _is_block_digest = re.compile(BLOCK_DIGEST).fullmatch
 _is_digest = re.compile(DIGEST).fullmatch
 
 
-def validate_name(attempt: int, ordinal: int, try_id: str, *, where: str) -> None:
-    """Raise `CorruptError` unless these can stand in a directory's name."""
+def validate_name(label: str, attempt: int, ordinal: int, try_id: str, *, where: str) -> None:
+    """Raise `CorruptError` unless these can stand in a directory's name; an empty label stands for the default."""
+    if label and not is_label(label):
+        raise CorruptError(f"{where}: label: {label!r} cannot stand in a directory's name")
     if not 1 <= attempt <= MAX_INT or not 0 <= ordinal <= MAX_INT:
         raise CorruptError(f"{where}: attempt {attempt}, ordinal {ordinal}: expected 1 or more, 0 or more")
     if not _is_try_id(try_id):

@@ -36,12 +36,15 @@ _ENUM = Codec(enum.Enum, "$enum", encode_enum, decode_enum, list)
 _FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (list, dict, set, int, float, str)}
 _MAPPINGS: dict[type, str] = {dict: "$dict", OrderedDict: "$ordered_dict", Counter: "$counter"}
 _MAPPING_OF = {tag: cls for cls, tag in _MAPPINGS.items()}
-_DEFAULT_DICT = "$default_dict"
+PAIRED: frozenset[str] = frozenset(_MAPPING_OF)
+"""Tags of dicts that are stored as a list of pairs."""
+DEFAULT_DICT = "$default_dict"
+"""Tag of a factory's name and a list of pairs."""
 _STANDARD: dict[type, Codec] = {codec.cls: codec for codec in STANDARD}
 _SPELLED: dict[type, Codec] = {codec.cls: codec for codec in SPELLED}
 _BY_TAG: dict[str, Codec] = {codec.tag: codec for codec in (*STANDARD, *SPELLED, _ENUM, SCALAR, DTYPE)}
 _REFERENCES = ("$tensor", "$array")
-TAGS: frozenset[str] = frozenset({*_BY_TAG, *_MAPPING_OF, _DEFAULT_DICT, *_REFERENCES})
+TAGS: frozenset[str] = frozenset({*_BY_TAG, *_MAPPING_OF, DEFAULT_DICT, *_REFERENCES})
 """Every tag of format 1; other tags are registered codecs'."""
 
 _JSON_TYPES = {type(None), bool, int, float, str, list, dict}
@@ -136,7 +139,7 @@ class _Encoder:
         if kind in _MAPPINGS:
             return {_MAPPINGS[kind]: self._pairs(value, path)}
         if kind is defaultdict:
-            return {_DEFAULT_DICT: [_factory_name(value.default_factory, path), self._pairs(value, path)]}
+            return {DEFAULT_DICT: [_factory_name(value.default_factory, path), self._pairs(value, path)]}
         return self._encode_other(value, path)
 
     def _encode_other(self, value: Any, path: str) -> Json:
@@ -186,7 +189,7 @@ class _Decoder:
     def _decode_built_in(self, tag: str, payload: Json, path: str, depth: int) -> Any:
         if tag in _MAPPING_OF:
             return _MAPPING_OF[tag](self._unpaired(payload, path, depth))
-        if tag == _DEFAULT_DICT:
+        if tag == DEFAULT_DICT:
             name, pairs = payload
             return defaultdict(None if name is None else _FACTORIES[name], self._unpaired(pairs, path, depth))
         codec = _BY_TAG.get(tag)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import msgspec
 
+from holdfast.engine.catalog import is_whole
 from holdfast.engine.lineage import ON_ERROR
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.format.manifest import Manifest
@@ -21,6 +22,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """What a keep policy knows of a committed checkpoint.
 
     ``created`` is when, in seconds since 1970 (UTC); ``size`` in bytes; ``on_error``: saved only because of an error.
+    ``items`` are the names of what is in it, and ``whole`` says whether a run can be resumed from it. ``savers`` are
+    the places of those among the folder's savers that it was saved for.
     """
 
     name: str
@@ -29,6 +32,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     created: float = 0.0
     size: int = 0
     on_error: bool = False
+    items: frozenset[str] = frozenset()
+    whole: bool = True
+    savers: frozenset[int] = frozenset()
 
 
 def describe(name: str, manifest: Manifest, size: int) -> Kept:
@@ -43,7 +49,8 @@ def describe(name: str, manifest: Manifest, size: int) -> Kept:
                 metrics[metric] = value
     return Kept(
         name=name, progress=manifest.progress, metrics=metrics, created=created, size=size,
-        on_error=set(manifest.reason) == {ON_ERROR},
+        on_error=set(manifest.reason) == {ON_ERROR}, items=frozenset(manifest.items), whole=is_whole(manifest),
+        savers=frozenset(manifest.savers),
     )  # fmt: skip
 
 

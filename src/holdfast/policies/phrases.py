@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from typing import Any
 
 from holdfast.errors import UsageError
 from holdfast.policies.best import Mode, OnBest
+from holdfast.policies.deadline import BeforeDeadline
 from holdfast.policies.event import AtEnd, AtStart, OnError, OnSignal
 from holdfast.policies.interval import At, AtMostEvery, Every
 from holdfast.policies.keep import KeepAll, KeepAny, KeepPolicy
 from holdfast.policies.keep_marks import KeepBest, KeepEvery
 from holdfast.policies.keep_newest import KeepLast, KeepSize, KeepWithin
+from holdfast.policies.overhead import Overhead
 from holdfast.policies.save import AllOf, AnyOf, SavePolicy
 from holdfast.policies.units import COUNTS, SECONDS
 
@@ -23,15 +26,18 @@ Build = Callable[[re.Match[str]], Any]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A kind of phrase: how it looks, an example of it, and the policy that it stands for."""
+    """A kind of phrase: how it looks, examples of it, the plainest first, and the policy that it stands for."""
 
     pattern: str
-    example: str
+    examples: tuple[str, ...]
     build: Build
 
 
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _MODE = r"(?: (?P<mode>min|max))?"
+_STOP = "(?P<stop> and stop)?"
+_NAMES = ("val_loss", "/run/preempt")
+"""Words of examples in whose place any other may stand."""
 
 
 _SINGULAR = {unit: "batch" if unit == "batches" else unit.removesuffix("s") for unit in (*COUNTS, *SECONDS)}
@@ -59,28 +65,57 @@ def _plural(unit: str) -> str:
     return _PLURAL.get(unit, unit)
 
 
+def _duration(match: re.Match[str]) -> float | None:
+    """The number and unit of a phrase that may leave both out, in seconds."""
+    return _number(match["number"]) * SECONDS[_plural(match["unit"])] if match["unit"] else None
+
+
+def _overhead(match: re.Match[str]) -> Overhead:
+    return Overhead(_number(match["percent"]) / 100, _duration(match))
+
+
+def _on_signal(match: re.Match[str]) -> OnSignal:
+    code = int(match["code"]) if match["code"] else None
+    return OnSignal(exit_code=code, requeue=bool(match["requeue"]), grace=_duration(match))
+
+
+def _before_notice(match: re.Match[str]) -> BeforeDeadline:
+    given: dict[str, Any] = {"grace": _duration(match)} if match["unit"] else {}
+    return BeforeDeadline(notice=match["path"], stop=bool(match["stop"]), **given)
+
+
 _INTERVAL = rf"{_NUMBER} {_unit(*COUNTS, 'seconds', 'minutes', 'hours')}"
+_DURATION = rf"{_NUMBER} {_unit(*SECONDS)}"
 _SAVE = (
-    Form(rf"every {_INTERVAL}", "every 200 steps", _interval(Every)),
-    Form(rf"every {_NUMBER} ?%", "every 5 %", lambda match: Every(fraction=_number(match["number"]) / 100)),
-    Form(rf"at most every {_INTERVAL}", "at most every 5 minutes", _interval(AtMostEvery)),
-    Form(rf"at {_unit(*COUNTS)} (?P<points>\d+(?:[ ,]+\d+)*)", "at steps 100 1000",
+    Form(rf"every {_INTERVAL}", ("every 200 steps",), _interval(Every)),
+    Form(rf"every {_NUMBER} ?%", ("every 5 %",), lambda match: Every(fraction=_number(match["number"]) / 100)),
+    Form(rf"at most every {_INTERVAL}", ("at most every 5 minutes",), _interval(AtMostEvery)),
+    Form(rf"at {_unit(*COUNTS)} (?P<points>\d+(?:[ ,]+\d+)*)", ("at steps 100 1000",),
          lambda match: At(**{_plural(match["unit"]): [int(one) for one in re.findall(r"\d+", match["points"])]})),
-    Form("at start", "at start", lambda match: AtStart()),
-    Form("at end", "at end", lambda match: AtEnd()),
-    Form("on signal", "on signal", lambda match: OnSignal()),
-    Form("on error", "on error", lambda match: OnError()),
-    Form(rf"on best (?P<metric>\S+){_MODE}(?: by {_NUMBER})?", "on best val_loss min",
+    Form(rf"overhead (?P<percent>\d+(?:\.\d+)?) ?%(?: with a failure every {_DURATION})?",
+         ("overhead 1 %", "overhead 1 % with a failure every 6 hours"), _overhead),
+    Form("at start", ("at start",), lambda match: AtStart()),
+    Form("at end", ("at end",), lambda match: AtEnd()),
+    Form(rf"on signal(?: exit (?P<code>\d+))?(?P<requeue> requeue)?(?: kill after {_DURATION})?",
+         ("on signal", "on signal exit 75 requeue kill after 30 seconds"), _on_signal),
+    Form("on error", ("on error",), lambda match: OnError()),
+    Form(rf"on best (?P<metric>\S+){_MODE}(?: by {_NUMBER})?", ("on best val_loss min", "on best val_loss max by 0.5"),
          lambda match: OnBest(match["metric"], _mode(match), _number(match["number"] or "0"))),
+    Form(rf"before slurm ends{_STOP}", ("before slurm ends", "before slurm ends and stop"),
+         lambda match: BeforeDeadline(slurm=True, stop=bool(match["stop"]))),
+    Form(rf"before (?P<at>\d\S*(?: \d\S*)?){_STOP}", ("before 2026-11-26T08:00Z", "before 2026-11-26T08:00Z and stop"),
+         lambda match: BeforeDeadline(at=match["at"], stop=bool(match["stop"]))),
+    Form(rf"before notice (?P<path>\S+)(?: within {_DURATION})?{_STOP}",
+         ("before notice /run/preempt", "before notice /run/preempt within 30 seconds and stop"), _before_notice),
 )  # fmt: skip
 _KEEP = (
-    Form(r"last (?P<number>\d+)", "last 3", lambda match: KeepLast(int(match["number"]))),
-    Form(rf"best (?P<metric>\S+){_MODE}(?: (?P<number>\d+))?", "best val_loss min 2",
+    Form(r"last (?P<number>\d+)", ("last 3",), lambda match: KeepLast(int(match["number"]))),
+    Form(rf"best (?P<metric>\S+){_MODE}(?: (?P<number>\d+))?", ("best val_loss min 2",),
          lambda match: KeepBest(match["metric"], int(match["number"] or 1), _mode(match))),
-    Form(rf"every {_NUMBER} {_unit('steps', 'epochs', 'hours', 'days')}", "every 24 hours", _interval(KeepEvery)),
-    Form(rf"within {_NUMBER} {_unit('minutes', 'hours', 'days')}", "within 6 hours", _interval(KeepWithin)),
-    Form(r"size (?P<size>.+)", "size 50 GiB", lambda match: KeepSize(match["size"])),
-    Form("all", "all", lambda match: KeepAll()),
+    Form(rf"every {_NUMBER} {_unit('steps', 'epochs', 'hours', 'days')}", ("every 24 hours",), _interval(KeepEvery)),
+    Form(rf"within {_NUMBER} {_unit('minutes', 'hours', 'days')}", ("within 6 hours",), _interval(KeepWithin)),
+    Form(r"size (?P<size>.+)", ("size 50 GiB",), lambda match: KeepSize(match["size"])),
+    Form("all", ("all",), lambda match: KeepAll()),
 )  # fmt: skip
 
 
@@ -136,24 +171,30 @@ def _built(form: Form, match: re.Match[str], phrase: str, where: str) -> Any:
 
 def _wrong_word(text: str, forms: tuple[Form, ...]) -> str:
     """Where it stops to look like the phrase that it is nearest to."""
-    words, likely = text.split(), _examples(text, forms)[0].split()
-    for index, word in enumerate(words):
-        if index >= len(likely):
-            return f" (at word {index + 1}, {word!r})"
-        if word != likely[index] and not (word[0].isdigit() and likely[index][0].isdigit()):
-            return f" (at word {index + 1}, {word!r})"
-    return " (it ends too early)"
+    words, right = text.split(), _right_words(text, _nearest_first(text, forms)[0])
+    return f" (at word {right + 1}, {words[right]!r})" if right < len(words) else " (it ends too early)"
+
+
+def _right_words(text: str, example: str) -> int:
+    """How many words at the beginning could be those of ``example``."""
+    pairs = zip(text.split(), example.split(), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: _alike(*pair), pairs))
+
+
+def _alike(word: str, expected: str) -> bool:
+    return word == expected or expected in _NAMES or (word[0].isdigit() and expected[0].isdigit())
 
 
 def _nearest(text: str, forms: tuple[Form, ...]) -> str:
-    first, *others = _examples(text, forms)
+    first, *_ = _nearest_first(text, forms)
+    others = [form.examples[0] for form in forms if first not in form.examples]
     return f'Did you mean "{first}"? There are also: {", ".join(others)}.'
 
 
-def _examples(text: str, forms: tuple[Form, ...]) -> list[str]:
-    """The examples, the one most like ``text`` first."""
+def _nearest_first(text: str, forms: Sequence[Form]) -> list[str]:
+    """All examples, the one most like ``text`` first."""
 
-    def likeness(example: str) -> float:
-        return difflib.SequenceMatcher(None, text.lower(), example).ratio()
+    def likeness(example: str) -> tuple[int, float]:
+        return _right_words(text, example), difflib.SequenceMatcher(None, text.lower(), example).ratio()
 
-    return sorted((form.example for form in forms), key=likeness, reverse=True)
+    return sorted((example for form in forms for example in form.examples), key=likeness, reverse=True)

@@ -15,6 +15,14 @@ Rule = Callable[[Moment], Any]
 """A callable in place of a policy: what it returns is true where a save is due; a text is the reason."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An interval that a policy has chosen by what it measured, in seconds of training, and why."""
+
+    seconds: float
+    because: str
+
+
 class SavePolicy(abc.ABC):
     """Says whether a checkpoint is due at a moment, and why. Subclass it for anything that is missing."""
 
@@ -34,6 +42,10 @@ class SavePolicy(abc.ABC):
         Otherwise it is taken a few boundaries later if the one before is still being written.
         """
         return False
+
+    def choice(self, moment: Moment) -> Choice | None:
+        """The interval that the policy has chosen for now, if it is one that measures."""
+        return None
 
     def __or__(self, other: SavePolicy | Rule) -> SavePolicy:
         return _combined(AnyOf, self, other)
@@ -131,6 +143,11 @@ def parts(policy: SavePolicy) -> tuple[SavePolicy, ...]:
     if isinstance(policy, AnyOf | AllOf):
         return tuple(part for one in policy.policies for part in parts(one))
     return (policy,)
+
+
+def measures(policy: SavePolicy) -> bool:
+    """Whether ``policy`` is one that chooses its interval by what it measures."""
+    return type(policy).choice is not SavePolicy.choice
 
 
 def includes(policy: SavePolicy, kind: type[SavePolicy]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -50,9 +50,9 @@ class Items:
             if isinstance(item, ContainerItem | LeafItem) and name not in self._small
         }
 
-    def capture(self) -> dict[str, Captured]:
-        """Every item now. Raises `UnsafeValueError` for what cannot be stored."""
-        return {name: item.capture() for name, item in self.items.items()}
+    def capture(self, names: Container[str] | None = None) -> dict[str, Captured]:
+        """Every item now, or those of ``names``. Raises `UnsafeValueError` for what cannot be stored."""
+        return {name: item.capture() for name, item in self.items.items() if names is None or name in names}
 
     def freeze_small(self) -> dict[str, Frozen]:
         """Items without tensors and with few values: schedulers, scalers, counters. Called at every boundary."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from holdfast.errors import CorruptError, HoldfastError
+from holdfast.run.remembered import Remembered
 from holdfast.run.settings import Settings, settings_from_tree
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Count, CursorState, cursor_from_tree, cursor_to_tree
@@ -46,7 +47,7 @@ class Stored:
     cursors: list[CursorState] = field(default_factory=list)
     memory: dict[int, dict[str, Json]] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
-    policies: dict[str, Json] = field(default_factory=dict)
+    savers: list[Remembered] = field(default_factory=list)
     share: float | None = 0.0
     epoch_length: int | None = None
 
@@ -58,7 +59,9 @@ class Stored:
             "cursors": [cursor_to_tree(one) for one in self.cursors],
             "memory": self.memory,
             "settings": self.settings,
-            "policies": self.policies,
+            "savers": [
+                msgspec.structs.asdict(one) | {"saved": msgspec.structs.asdict(one.saved)} for one in self.savers
+            ],
             "share": self.share,
             "epoch_length": self.epoch_length,
         }
@@ -96,7 +99,7 @@ class Stored:
             cursors=[cursor_from_tree(tree) for tree in data["cursors"]],
             memory=data["memory"],
             settings=settings_from_tree(data["settings"]),
-            policies=msgspec.convert(data["policies"], dict[str, Any]),
+            savers=msgspec.convert(data["savers"], list[Remembered]),
             share=msgspec.convert(data["share"], float | None),
             epoch_length=msgspec.convert(data["epoch_length"], Count | None),
         )

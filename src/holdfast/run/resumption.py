@@ -25,21 +25,20 @@ from holdfast.types import Json, Progress
 
 @dataclass(slots=True)
 class Resumption:
-    """What `entry` holds, and the restores of it. ``own`` is False for another run's checkpoint."""
+    """What `entry`, a checkpoint of this run, holds, and the restores of it."""
 
     storage: Storage
     entry: Entry
     stored: Stored
     values: dict[str, Any]
-    own: bool = True
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, storage: Storage, entry: Entry, items: Items, own: bool) -> Resumption:
+    def of(cls, storage: Storage, entry: Entry, items: Items) -> Resumption:
         """Reads the small parts and checks that the rest fits. Raises `MisfitError`; changes nothing."""
         items.fit(entry)
         stored = Stored.of(read_value(storage, entry, "data"), read_value(storage, entry, "rng"))
-        return cls(storage, entry, stored, _values(storage, entry), own)
+        return cls(storage, entry, stored, read_values(storage, entry))
 
     @property
     def position(self) -> Position:
@@ -79,7 +78,7 @@ class Resumption:
         load(self.storage, self.entry, restores, advance)
         self.notes = [note for one in restores.values() for note in one.notes]
         values.clear()
-        values.update(_values(self.storage, self.entry))
+        values.update(read_values(self.storage, self.entry))
 
     def restore_random(self, moment: rng.RngState | None, voice: Voice) -> None:
         """Puts the global generators to one of the stored moments."""
@@ -87,7 +86,8 @@ class Resumption:
             voice.warn("random", note, once=note)
 
 
-def _values(storage: Storage, entry: Entry) -> dict[str, Any]:
+def read_values(storage: Storage, entry: Entry) -> dict[str, Any]:
+    """The loop's own variables. Raises `CorruptError` for anything but a dict."""
     if "values" not in entry.manifest.items:
         return {}
     found = read_value(storage, entry, "values")

@@ -12,30 +12,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from holdfast.engine.catalog import Catalog
-from holdfast.engine.checkpointer import Checkpointer
-from holdfast.engine.journal import Journal
-from holdfast.engine.run_folder import AttemptRecord, RunFolder
-from holdfast.engine.writer_handle import WriterHandle
 from holdfast.errors import HoldfastError, PlatformError, UsageError
 from holdfast.format.values import encode
-from holdfast.policies.event import OnSignal
-from holdfast.policies.save import includes
 from holdfast.run import loops
+from holdfast.run.configuration import read_configuration
 from holdfast.run.items import Items
-from holdfast.run.loops import Count, Loop, Options
-from holdfast.run.progress_bar import progressing
-from holdfast.run.recorder import Recorder
-from holdfast.run.replay import Replay, expect
-from holdfast.run.resumption import Resumption, config_changes
-from holdfast.run.saver import KeepOption, SaveOption, Saver, choose_saver
-from holdfast.run.saves import Saves
-from holdfast.run.selection import Selection, select
+from holdfast.run.loops import Count, Loop
+from holdfast.run.loops import Options as LoopOptions
+from holdfast.run.opening import Wishes, open_run
+from holdfast.run.options import Options, environment
+from holdfast.run.saver import KeepOption, SaveOption, Saver
 from holdfast.run.session import Session
-from holdfast.run.settings import Settings, overridden, settings
-from holdfast.run.signals import StopSignals
+from holdfast.run.settings import settings
 from holdfast.run.voice import Event, Voice
 from holdfast.types import Progress
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+"""A configuration: the path of a file, or a dict as in one."""
+Place = str | os.PathLike[str]
+StartFrom = Place | Mapping[str, Place | tuple[Place, str]]
+"""A run folder or a checkpoint; or one for each of some items, perhaps with the item's name there."""
 
 _open: dict[Path, Run] = {}
 """The runs of this process by folder: a notebook cell that is run again replaces its run instead of being refused."""
@@ -70,107 +66,75 @@ class Run:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None,
         state: Mapping[str, Any],
         *,
         savers: Sequence[Saver] | None = None,
         save: SaveOption | None = None,
         keep: KeepOption | None = None,
         config: Mapping[str, Any] | None = None,
-        start_from: str | os.PathLike[str] | None = None,
+        start_from: StartFrom | None = None,
+        configuration: Source | None = None,
     ) -> None:
         _require_platform()
-        self.folder = _local(folder)
-        saver = choose_saver(savers, save, keep)
+        arguments = {"folder": folder, "save": save, "keep": keep, "start_from": start_from}
+        read = None if configuration is None else read_configuration(configuration)
+        options = Options(arguments, read, environment())
+        self.folder = Path(options.folder()).absolute()
         items = Items(state)
-        stored_config = encode(_checked_config(config), "config") if config is not None else None
-        made = settings(items.optimizers, items.schedulers)
+        self.values: dict[str, Any] = {}
+        wishes = Wishes(
+            folder=self.folder, items=items, values=self.values, savers=options.savers(savers), options=options,
+            start_from=_path_as_text(options.start_from()), config=config,
+            stored_config=encode(_checked_config(config), "config") if config is not None else None,
+            settings=settings(items.optimizers, items.schedulers),
+        )  # fmt: skip
         previous = _open.pop(self.folder, None)
         if previous is not None:
             previous._close()
-        self.values: dict[str, Any] = {}
         self._voice = Voice()
         self._pid = os.getpid()
         self._closed = False
         with ExitStack() as undo:
-            self._house = RunFolder.open(self.folder, self._announce)
-            undo.callback(self._house.close)
-            source = None if start_from is None else str(start_from)
-            self._start(saver, items, stored_config, config, source, made, undo)
+            opened = open_run(wishes, self._voice, undo)
             undo.pop_all()
+        self._house, self._session = opened.house, opened.session
+        self.id, self.resumed_from = opened.run, opened.resumed_from
         _open[self.folder] = self
         self._watch_exit()
 
-    def _start(
-        self, saver: Saver, items: Items, stored_config: Any, config: Mapping[str, Any] | None, start_from: str | None,
-        made: Settings, undo: ExitStack,
-    ) -> None:  # fmt: skip
-        house, voice = self._house, self._voice
-        self.id = house.identity().run
-        catalog, attempts = Catalog(house.storage), house.attempts()
-        chosen = select(catalog, attempts, start_from, voice, progressing)
-        resumption = self._resumption(chosen, items)
-        self.resumed_from = chosen.entry.name if chosen.entry is not None else None
-        own = resumption is not None and resumption.own
-        self._attempt = house.claim(resumed_from=self.resumed_from, rollback=chosen.rollback)
-        voice.attach(Journal(house.storage, self._attempt.attempt))
-        undo.callback(voice.close)
-        changes = config_changes(resumption.entry.manifest.config, config) if resumption is not None else []
-        replay = self._replay(resumption, attempts) if own and not chosen.rollback and not changes else None
-        writer = WriterHandle(self.folder, house.writer_lock, house.writer_log)
-        undo.callback(writer.close)
-        saves = Saves(
-            saver, Checkpointer(writer), catalog, voice, self.id, self._attempt.attempt, stored_config,
-            chosen.entry if own else None, chosen.abandoned.union(chosen.skipped),
+    @classmethod
+    def from_config(
+        cls,
+        configuration: Source,
+        state: Mapping[str, Any],
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        savers: Sequence[Saver] | None = None,
+        save: SaveOption | None = None,
+        keep: KeepOption | None = None,
+        config: Mapping[str, Any] | None = None,
+        start_from: StartFrom | None = None,
+    ) -> Run:
+        """The run that ``configuration`` describes: a file (TOML, YAML, JSON), or a dict as in one.
+
+        What is given here counts before what stands there (``docs/savers.md`` has the order). Raises `UsageError` that
+        names line and word for what means nothing, and `NotFoundError` if there is no such file.
+
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     described = {"folder": f"{place}/run", "saver": [{"save": "every 2 batches", "keep": "last 3"}]}
+        ...     with Run.from_config(described, state={"model": torch.nn.Linear(2, 1)}) as run:
+        ...         for epoch in run.epochs(1):
+        ...             for batch in run.batches([torch.ones(1, 2)] * 3):
+        ...                 pass
+        ...     run.progress.batches
+        3
+        """
+        return cls(
+            folder, state, savers=savers, save=save, keep=keep, config=config, start_from=start_from,
+            configuration=configuration,
         )  # fmt: skip
-        if resumption is not None:
-            self.values.update(resumption.values)
-            self._tell(resumption, changes, made)
-        elif attempts:
-            voice.say(
-                "from_start",
-                f"{self.folder}: no checkpoint was committed by {len(attempts)} earlier attempt"
-                f"{'s' * (len(attempts) > 1)}; starting from the beginning",
-            )
-        self._session = Session(
-            items=items, saves=saves, recorder=Recorder(voice, replay), voice=voice,
-            signals=StopSignals() if includes(saver.save, OnSignal) else None, resumption=resumption,
-            values=self.values, progressing=progressing, settings=made,
-        )  # fmt: skip
-        voice.flush()
-
-    def _resumption(self, chosen: Selection, items: Items) -> Resumption | None:
-        if chosen.entry is None or chosen.storage is None:
-            return None
-        own = chosen.storage is self._house.storage
-        return Resumption.of(chosen.storage, chosen.entry, items, own)
-
-    def _replay(self, resumption: Resumption | None, attempts: list[AttemptRecord]) -> Replay | None:
-        if resumption is None:
-            return None
-        later = [one.attempt for one in attempts if one.attempt >= resumption.entry.manifest.attempt]
-        progress = resumption.progress
-        replay = expect(self._house.storage, later, (resumption.position.at, progress.batches), progress.step)
-        return replay if replay.expected else None
-
-    def _tell(self, resumption: Resumption, changes: list[str], made: Settings) -> None:
-        progress, name = resumption.progress, resumption.entry.name
-        if not resumption.own:
-            self._voice.say(
-                "started_from", f"{self.folder}: starts from {name} of run {resumption.entry.manifest.run}", name=name
-            )
-        else:
-            where = f"epoch {progress.epoch}, batch {progress.batch}, step {progress.step}"
-            self._voice.say("resumed", f"{self.folder}: resumed from {name} ({where})", name=name, step=progress.step)
-        if changes:
-            self._voice.say(
-                "config_changed", f"config changed since the checkpoint: {'; '.join(changes)} (restored state is not)"
-            )
-        for message in overridden(resumption.stored.settings, made, resumption.entry.manifest.learning_rates):
-            self._voice.warn("settings_changed", message)
-
-    def _announce(self, message: str) -> None:
-        self._voice.say("folder", f"{self.folder}: {message}")
 
     @property
     def _live(self) -> Session:
@@ -212,7 +176,9 @@ class Run:
             raise UsageError("run.batches() takes at least one loader.")
         if limit is not None:
             _require_count("batches(limit=…)", limit)
-        options = Options(limit=limit, enumerate=enumerate, train=train, exact=exact, samples=samples, tokens=tokens)
+        options = LoopOptions(
+            limit=limit, enumerate=enumerate, train=train, exact=exact, samples=samples, tokens=tokens
+        )
         return Loop(
             lambda: loops.batches(self._live, loaders, options),
             lambda: self._session.left_of_loop(_length(loaders, limit)),
@@ -223,7 +189,7 @@ class Run:
     ) -> Loop:
         """Batches of pass after pass over ``loader``, until ``total`` have been handed out in the whole run."""
         _require_count("steps", total)
-        options = Options(samples=samples, tokens=tokens)
+        options = LoopOptions(samples=samples, tokens=tokens)
         start = functools.partial(loops.steps, loader=loader, total=total, options=options)
         return Loop(lambda: start(self._live), lambda: max(0, total - self.progress.batches))
 
@@ -371,11 +337,8 @@ def _require_platform() -> None:
         )
 
 
-def _local(folder: str | os.PathLike[str]) -> Path:
-    text = os.fspath(folder)
-    if "://" in text:
-        raise UsageError(f"Run({text!r}): only local folders are supported; give a path.")
-    return Path(text).absolute()
+def _path_as_text(start_from: Any) -> Any:
+    return os.fspath(start_from) if isinstance(start_from, os.PathLike) else start_from
 
 
 def _require_count(what: str, total: object) -> None:

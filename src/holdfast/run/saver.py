@@ -1,8 +1,10 @@
-"""Where, when and what stays."""
+"""Where, when, of what, and what stays."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from holdfast.errors import UsageError
 from holdfast.policies.event import AtEnd, OnError, OnSignal
@@ -11,33 +13,76 @@ from holdfast.policies.keep import KeepPolicy, Kept, as_keep_policy
 from holdfast.policies.keep import Rule as KeepRule
 from holdfast.policies.keep_newest import KeepLast
 from holdfast.policies.moment import Moment
+from holdfast.policies.overhead import Overhead
 from holdfast.policies.phrases import keep_policy, save_policy
 from holdfast.policies.save import Rule as SaveRule
 from holdfast.policies.save import SavePolicy, as_policy
+from holdfast.policies.sense import check_sense
+from holdfast.run.name_template import NameTemplate
 
-SaveOption = SavePolicy | SaveRule | str | list[str]
-KeepOption = KeepPolicy | KeepRule | str | list[str]
+SaveOption = SavePolicy | SaveRule | str | Sequence[str]
+KeepOption = KeepPolicy | KeepRule | str | Sequence[str]
 """A policy, a callable in place of one, or phrases as in a configuration file."""
+Verify = Literal["digests", "readback"]
+"""What is verified after writing, before the commit."""
 
-DEFAULT_SAVE = Every(minutes=10) | AtEnd() | OnSignal() | OnError()
+DEFAULT_SAVE = (Every(fraction=0.05) | Every(minutes=10)) & Overhead(0.01) | AtEnd() | OnSignal() | OnError()
 DEFAULT_KEEP = KeepLast(3)
+DEFAULTS: Mapping[str, Any] = {
+    "folder": None, "save": DEFAULT_SAVE, "keep": DEFAULT_KEEP, "items": None, "exclude": (), "name": None,
+    "verify": "digests",
+}  # fmt: skip
+"""The options of a saver, and what they are where nobody says."""
 
 
 class Saver:
-    """Binds a save policy and a keep policy. Override `should_save` or `should_keep` for anything else.
+    """Saves into a folder what is chosen of the state, when a policy says so; another policy says what is kept.
 
-    Without arguments it saves every 10 minutes, at the end, on a signal and on an error, and keeps the last 3. Both
-    take policies, callables, or phrases.
+    ``folder`` is the run's own where none is given. ``save`` and ``keep`` take policies, callables, or phrases. By
+    default it saves 20 times over the run or every 10 minutes, whichever is sooner, within 1 % of the training time,
+    and at the end, on a signal and on an error, and keeps the last 3. ``items`` and ``exclude`` choose what is saved,
+    by patterns of item names (``"model"``, ``"ema*"``) and, in ``exclude``, of tensors (``"model/head.*"``); a saver
+    that leaves something out makes checkpoints to load from, not to resume from. ``name`` is a template for names,
+    such as ``"epoch-{epoch:03d}-{val_loss:.3f}"``. With ``verify="readback"`` the medium is read, past the page cache,
+    before a checkpoint is committed.
+
+    Override `should_save` or `should_keep` for anything else. Raises `UsageError` for what cannot mean anything.
 
     >>> from holdfast import Every, KeepLast, Saver
     >>> Saver(save=Every(steps=200), keep=KeepLast(5)).save == Saver(save="every 200 steps").save
     True
     """
 
-    def __init__(self, *, save: SaveOption | None = None, keep: KeepOption | None = None, name: str = "saver") -> None:
-        self.save = _save_policy(DEFAULT_SAVE if save is None else save)
-        self.keep = _keep_policy(DEFAULT_KEEP if keep is None else keep)
-        self.name = name
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        save: SaveOption | None = None,
+        keep: KeepOption | None = None,
+        items: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        name: str | None = None,
+        verify: Verify | None = None,
+    ) -> None:
+        options = {
+            "folder": folder, "save": save, "keep": keep, "items": items, "exclude": exclude, "name": name,
+            "verify": verify,
+        }  # fmt: skip
+        self.given: dict[str, Any] = {
+            option: checked(option, value) for option, value in options.items() if value is not None
+        }
+        self.set({**DEFAULTS, **self.given})
+        check_sense(self.save, self.keep)
+
+    def set(self, options: Mapping[str, Any]) -> None:
+        """Makes ``options``, checked ones, those of this saver. A run sets what the saver itself was not given."""
+        self.folder: str | None = options["folder"]
+        self.save: SavePolicy = options["save"]
+        self.keep: KeepPolicy = options["keep"]
+        self.items: tuple[str, ...] | None = options["items"]
+        self.exclude: tuple[str, ...] = options["exclude"]
+        self.name: NameTemplate | None = options["name"]
+        self.verify: Verify = options["verify"]
 
     def should_save(self, moment: Moment) -> str | None:
         """Why a checkpoint is due at ``moment``, or None."""
@@ -48,8 +93,36 @@ class Saver:
         return self.keep.reasons(checkpoints)
 
 
-def _save_policy(given: object) -> SavePolicy:
-    policy = save_policy(given) if isinstance(given, (str, list)) else as_policy(given)
+def checked(option: str, value: Any) -> Any:
+    """The value of a saver's option as the saver uses it. Raises `UsageError` that begins with the option's name."""
+    match option:
+        case "folder":
+            return checked_folder(value)
+        case "save":
+            return _save_policy(value)
+        case "keep":
+            return _keep_policy(value)
+        case "items" | "exclude":
+            return _patterns(option, value)
+        case "name":
+            return NameTemplate(value)
+        case "verify":
+            return _verify(value)
+    raise AssertionError(f"no option of a saver: {option}")
+
+
+def checked_folder(value: Any) -> str:
+    """A path as text. Raises `UsageError` for anything else, and for a URL."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text:
+        raise UsageError(f"folder={value!r}: expected the path of a folder.")
+    if "://" in text:
+        raise UsageError(f"folder={text!r}: only local folders are supported; give a path.")
+    return text
+
+
+def _save_policy(given: Any) -> SavePolicy:
+    policy = save_policy(given) if isinstance(given, (str, list, tuple)) else as_policy(given)
     if policy is None:
         raise UsageError(
             f"save={given!r}: expected a SavePolicy such as Every(steps=200) | AtEnd(), phrases such as "
@@ -58,8 +131,8 @@ def _save_policy(given: object) -> SavePolicy:
     return policy
 
 
-def _keep_policy(given: object) -> KeepPolicy:
-    policy = keep_policy(given) if isinstance(given, (str, list)) else as_keep_policy(given)
+def _keep_policy(given: Any) -> KeepPolicy:
+    policy = keep_policy(given) if isinstance(given, (str, list, tuple)) else as_keep_policy(given)
     if policy is None:
         raise UsageError(
             f'keep={given!r}: expected a KeepPolicy such as KeepLast(3), phrases such as "last 3", or a callable that '
@@ -68,14 +141,14 @@ def _keep_policy(given: object) -> KeepPolicy:
     return policy
 
 
-def choose_saver(savers: Sequence[Saver] | None, save: SaveOption | None, keep: KeepOption | None) -> Saver:
-    """The saver of a run from what `Run` was given. Raises `UsageError` where the arguments contradict each other."""
-    if savers is None:
-        return Saver(save=save, keep=keep)
-    if save is not None or keep is not None:
-        raise UsageError("Run takes either savers=[Saver(...)] or save= and keep=, not both: move them into the Saver.")
-    if len(savers) != 1 or not isinstance(savers[0], Saver):
-        raise UsageError(
-            f"savers= takes a list with one Saver; got {savers!r}. Combine policies with `|` in one Saver."
-        )
-    return savers[0]
+def _patterns(option: str, value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, (list, tuple)) else [None]
+    if not all(isinstance(one, str) and one for one in names) or (option == "items" and not names):
+        raise UsageError(f'{option}={value!r}: expected a list of names of items, such as ["model"].')
+    return tuple(names)
+
+
+def _verify(value: Any) -> Verify:
+    if value not in ("digests", "readback"):
+        raise UsageError(f'verify={value!r}: expected "digests", or "readback" to read the medium before the commit.')
+    return "readback" if value == "readback" else "digests"

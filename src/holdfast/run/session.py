@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import msgspec
@@ -11,17 +11,20 @@ import msgspec
 from holdfast.engine.lineage import ON_ERROR
 from holdfast.errors import ExactnessWarning, HoldfastWarning, UsageError
 from holdfast.policies.moment import Event
+from holdfast.run.advice import Advice
+from holdfast.run.beginning import Beginning
 from holdfast.run.counts import whole
 from holdfast.run.items import Items
 from holdfast.run.loop_state import LoopState
 from holdfast.run.position import Mode, Position
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
-from holdfast.run.saves import Look, Saves
+from holdfast.run.saves import Saves
+from holdfast.run.schedule import Look
 from holdfast.run.selection import Progressing
 from holdfast.run.settings import Settings
-from holdfast.run.signals import StopSignals, stop_exception
 from holdfast.run.snapshots import ASKED, AT_END, Snapshots
+from holdfast.run.stops import DEADLINE, Stop, Stops
 from holdfast.run.voice import Voice
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState, Ticker
@@ -32,11 +35,12 @@ class Session:
     """The run's state machine, driven by the loops in `holdfast.run.loops` or by hand."""
 
     def __init__(
-        self, *, items: Items, saves: Saves, recorder: Recorder, voice: Voice, signals: StopSignals | None,
-        resumption: Resumption | None, values: dict[str, Any], progressing: Progressing, settings: Settings,
+        self, *, items: Items, saves: Saves, recorder: Recorder, voice: Voice, stops: Stops,
+        resumption: Resumption | None, beginning: Beginning | None, values: dict[str, Any], progressing: Progressing,
+        settings: Settings,
     ) -> None:  # fmt: skip
         self.items, self.saves, self.recorder, self.voice, self.values = items, saves, recorder, voice, values
-        self.progress = resumption.progress if resumption is not None and resumption.own else Progress()
+        self.progress = resumption.progress if resumption is not None else Progress()
         self.loop = LoopState(settings)
         self.snapshots = Snapshots(items, values, self.loop, saves, recorder, voice)
         self.in_loop = self.in_epoch = False
@@ -44,12 +48,13 @@ class Session:
         """The loaders of the loop whose body runs."""
         self.closed: str | None = None
         self._gradients = self.snapshots.observer.gradients
-        self._signals, self._resumption = signals, resumption
+        self._stops, self._signals, self._resumption = stops, stops.signals, resumption
+        self._beginning, self._fresh = beginning, resumption is None
+        self._stopped = False
         self._progressing = progressing
+        self._advice = Advice(saves.schedules, voice)
         self._clock: float | None = None
         self._begun = self._left = False
-        stored = resumption.stored if resumption is not None and resumption.own else None
-        saves.start(Look(self.progress, stored.share if stored else 0.0), stored.policies if stored else {})
 
     @property
     def position(self) -> Position:
@@ -58,7 +63,7 @@ class Session:
     def left_of_loop(self, length: int) -> int:
         """How many of ``length`` batches the next loop over batches will hand out."""
         resumption = self._resumption
-        if resumption is None or not resumption.own or resumption.position.loop is None:
+        if resumption is None or resumption.position.loop is None:
             return length
         number, wanted = self.loop.next_number, resumption.position.loop
         if number == wanted:
@@ -78,14 +83,15 @@ class Session:
         ``total`` is the length of the whole run, in epochs or steps, where the loop knows it.
         """
         self.require_open()
-        self.loop.total = total or self.loop.total
+        self._know_length(mode, total)
         if not self.in_loop:
             self.in_loop, self._left, self.loop.mode, self._clock = True, False, mode, time.monotonic()
-            if self._signals is not None and not self._signals.install():
-                self.voice.warn("signals", "not in the main thread, so signals will not save", once="signals")
+            self._stops.install()
         if self._begun:
             return
         self._begun = True
+        self.snapshots.estimate()
+        self._restore_beginning()
         if self._resumption is not None:
             self._restore_first(self._resumption, mode)
         self.snapshots.mark(self.progress, rng.capture())
@@ -93,16 +99,18 @@ class Session:
             self.snapshots.mark_saved()
         else:
             self._ask("start")
+        if self._resumption is None:
             self.snapshots.save_if_due(patient=False)
+
+    def _know_length(self, mode: Mode, total: int | None) -> None:
+        if total is not None:
+            self.loop.total = total
+            self._advice.length(**({"epochs": total} if mode == "epochs" else {"batches": total, "steps": total}))
 
     def _restore_first(self, resumption: Resumption, mode: Mode) -> None:
         """The restore before the loops. In mid-epoch, user code runs again from the epoch's start on."""
-        if resumption.own:
-            resumption.check_mode(mode)
+        resumption.check_mode(mode)
         self._restore_items(resumption)
-        if not resumption.own:
-            self._resumption = None
-            return
         self.loop.load(resumption.stored)
         if resumption.position.loop is None or mode == "hand":
             self.loop.position = resumption.position
@@ -114,11 +122,21 @@ class Session:
         if resumption.position.loop is None:
             self._resumption = None
 
+    def _restore_beginning(self) -> None:
+        """What comes from other runs is loaded once; the rest of a fresh run is fresh."""
+        beginning, self._beginning = self._beginning, None
+        if beginning is not None:
+            beginning.restore(self.items, self._progressing)
+            self._note_restored(beginning.notes)
+
+    def _note_restored(self, notes: Iterable[str]) -> None:
+        self.snapshots.observer.shadow.refresh()
+        for note in notes:
+            self.voice.warn("restored_differently", note, once=note)
+
     def _restore_items(self, resumption: Resumption) -> None:
         resumption.restore(self.items, self._gradients, self.values, self._progressing)
-        self.snapshots.observer.shadow.refresh()
-        for note in resumption.notes:
-            self.voice.warn("restored_differently", note, once=note)
+        self._note_restored(resumption.notes)
 
     def start_epoch(self) -> None:
         """Right before the body of an epoch."""
@@ -155,6 +173,7 @@ class Session:
         self.snapshots.mark(self.progress, rng.capture())
         if resumed:
             self.snapshots.mark_saved()
+            self.snapshots.save_if_due(patient=False)
 
     def restore_again(self) -> None:
         """The second restore, right before the first batch: code since the first one may have changed anything."""
@@ -216,10 +235,18 @@ class Session:
         self._give_up_resumption()
         batches, self.progress = self.progress.batch, self._after_epoch()
         self.loop.end_epoch(batches)
+        self._advise(batches)
         self.body = None
         self._pass_boundary(random, "tail", None)
         if not final:
             self.snapshots.save_if_due(patient=False)
+
+    def _advise(self, batches: int) -> None:
+        """An epoch of so many batches is over: what is known by now of the run's length and metrics."""
+        if self.loop.mode == "epochs" and self.loop.total is not None and batches:
+            whole = self.loop.total * batches
+            self._advice.length(batches=whole, steps=whole)
+        self._advice.metrics(self.recorder.metrics, end=False)
 
     def _after_epoch(self) -> Progress:
         step = self.progress.step + self._gradients.uncounted
@@ -257,6 +284,7 @@ class Session:
 
     def _pass_boundary(self, random: rng.RngState, kind: str, index: str | None) -> None:
         self.require_open()
+        self.saves.meter.boundary(batch=kind == "batch", writing=self.saves.checkpointer.busy)
         self.snapshots.mark(self.progress, random)
         self.recorder.record(self._line(kind, index))
         self.saves.poll()
@@ -267,7 +295,8 @@ class Session:
     def _ask(self, event: Event, progress: Progress | None = None) -> None:
         """Has the policies look at this moment, or at that of ``progress``."""
         progress = self.progress if progress is None else progress
-        self.saves.ask(Look(progress, self.loop.share(progress)), event, self.recorder.take())
+        look = Look(progress, self.loop.share(progress))
+        self.saves.ask(look, event, self.recorder.take(), self._stops.deadlines())
 
     def _line(self, kind: str, index: str | None) -> dict[str, Any]:
         line = {"t": kind, "at": self.position.at, "n": self.progress.batches, "step": self.progress.step}
@@ -281,33 +310,35 @@ class Session:
         if self.in_loop:
             self.saves.request(ASKED)
         elif self._begun or self._resumption is None:
-            self.snapshots.save_outside(self.progress)
-        elif not self._resumption.own:
-            self._restore_items(self._resumption)
+            self._restore_beginning()
             self.snapshots.save_outside(self.progress)
         # Else the state of now is still that of a fresh start: the run's own is in the checkpoint that it resumes from.
 
     # The end.
 
     def _stop_if_asked(self) -> None:
-        if self._signals is None or self._signals.received is None:
-            return
-        number = self._signals.received
-        self._ask("signal")
-        self.snapshots.save_now("on signal")
-        self.saves.wait()
-        self._stop(number)
+        stop = self._stops.by_signal()
+        if stop is not None:
+            self._ask("signal")
+            hurry = self._stops.hurry(self.saves.durable_seconds)
+            if hurry is not None:
+                self.voice.warn("hurry", hurry)
+        elif self.saves.ending:
+            stop = self._stops.by_deadline()
+        if stop is not None:
+            self.snapshots.save_now("on signal" if stop.cause != DEADLINE else "before the deadline")
+            self.saves.wait()
+            self._stop(stop)
 
-    def _stop(self, number: int) -> NoReturn:
+    def _stop(self, stop: Stop) -> NoReturn:
         """Says what a restart will find, which after a failed save is not this boundary."""
-        saved = self.saves.ledger.failure is None
+        saved = not self.saves.ledger.failures
         newest = self.saves.ledger.newest.name if self.saves.ledger.newest is not None else "none"
         what = "saved" if saved else "the save failed, and a restart repeats what came after the newest checkpoint"
-        self.voice.say("stopped", f"stopped by signal {number}: {what}; the newest checkpoint is {newest}", saved=saved)
+        self.voice.say("stopped", f"stopped by {stop.cause}: {what}; the newest checkpoint is {newest}", saved=saved)
+        self._stopped = True
         self._leave()
-        if self._signals is not None:
-            self._signals.received = None
-        raise stop_exception(number)
+        raise self._stops.end(stop)
 
     def already_finished(self, total: int) -> None:
         """The checkpoint is at or beyond the end of the loop."""
@@ -339,30 +370,27 @@ class Session:
         if not self.in_loop or self.closed is not None:
             return
         self._left, self.in_loop = True, False
-        if self._signals is not None:
-            self._signals.at_once = True
-        if self._signals is None or not self._signals.insisted:
+        self._signals.at_once = True
+        if not self._signals.insisted:
             self.snapshots.leave_loops(self._after_epoch() if self.in_epoch else None)
 
     def stop_late(self) -> None:
         """Acts on a signal that came during the last save: it was promised."""
-        if self._signals is not None and self._signals.received is not None:
-            self._stop(self._signals.received)
+        stop = self._stops.by_signal()
+        if stop is not None:
+            self._stop(stop)
 
     def _leave(self) -> None:
         """Out of the loop: signals go where they went before."""
         self.recorder.finish()
         self.in_loop = False
-        if self._signals is not None:
-            self._signals.remove()
+        self._stops.remove()
 
     def close(self, exception: type[BaseException] | None) -> None:
         """Ends the run: after an exception with an emergency save, else with a final one if the loop was left early."""
-        insisted = False
-        if self._signals is not None:
-            self._signals.at_once, insisted = False, self._signals.insisted
+        self._signals.at_once = False
         try:
-            if (self.in_loop or self._left) and not insisted:
+            if (self.in_loop or self._left) and not self._signals.insisted:
                 self._end_early(exception)
             self.saves.wait()
         except Exception as error:
@@ -371,27 +399,32 @@ class Session:
             # The exception that ended the loop is the one that people have to see.
             self.voice.warn("save_failed", f"no save {ON_ERROR}: {error!r}")
         self._leave()
+        self._stops.close()
+        if self._beginning is not None:
+            self._beginning.close()
         self._gradients.close()
-        if not self.saves.ledger.committed and self.progress.batches and self.saves.resumed_from is None:
+        if not self.saves.ledger.committed and self.progress.batches and self._fresh:
             self.voice.warn("nothing_saved", "the run ends without a checkpoint", HoldfastWarning)
+        if exception is None and not self._stopped:
+            self._advice.metrics(self.recorder.metrics, end=True)
+            self.voice.note("finished")
 
     def _end_early(self, exception: type[BaseException] | None) -> None:
         boundary = self.snapshots.boundary
         if boundary is None:
             return
-        stopped = self._signals is not None and self._signals.stopped_at_once
-        if exception is None or stopped:
+        if exception is None or self._signals.stopped_at_once:
             self._leave_what_is_held()
             self.snapshots.end()
         elif not issubclass(exception, Exception):
-            self.snapshots.end_on_exception(AT_END)
+            self.snapshots.end_on_exception(AT_END, last=AT_END)
         else:
             kind = exception.__name__
             self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
             self.saves.drop()
             self._ask("error", boundary.progress)
             if self.saves.due:
-                self.snapshots.end_on_exception(ON_ERROR)
+                self.snapshots.end_on_exception(ON_ERROR, last=None)
 
     def _leave_what_is_held(self) -> None:
         """A loop that a variable still holds has not noticed that it was left."""

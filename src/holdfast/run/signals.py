@@ -11,7 +11,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-_STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1")
+_STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
 
 
 class StopSignals:
@@ -21,7 +21,8 @@ class StopSignals:
     that installed the handlers acts on them: forked loader workers inherit them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, exit_code: int | None = None) -> None:
+        self._exit_code = exit_code
         self._previous: dict[int, Any] = {}
         self._pid = os.getpid()
         self._active = False
@@ -58,7 +59,7 @@ class StopSignals:
             return
         if self.at_once:
             self.at_once, self.stopped_at_once = False, True
-            raise stop_exception(number)
+            raise stop_exception(number, self._exit_code)
         self.received = number
         # Not print: the signal may have interrupted one, and its buffer refuses to be entered twice.
         text = f"holdfast: {signal.Signals(number).name}: saving at the next boundary; again to stop now\n"
@@ -79,6 +80,6 @@ def in_notebook() -> bool:
     return hasattr(builtins, "__IPYTHON__") or "ipykernel" in sys.modules
 
 
-def stop_exception(number: int) -> BaseException:
-    """What ends the loop after a save on a signal: exit code 128 + n in scripts, KeyboardInterrupt in notebooks."""
-    return KeyboardInterrupt() if in_notebook() else SystemExit(128 + number)
+def stop_exception(number: int, exit_code: int | None) -> BaseException:
+    """What ends the loop after a save on a signal: in scripts the exit code, or 128 + n; in notebooks a Ctrl-C."""
+    return KeyboardInterrupt() if in_notebook() else SystemExit(128 + number if exit_code is None else exit_code)

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from holdfast.engine.checkpointer import ItemDraft
-from holdfast.engine.messages import Persist
 from holdfast.errors import UnsafeValueError
 from holdfast.run.boundary import Boundary, Observer
 from holdfast.run.items import Items
 from holdfast.run.loop_state import LoopState
 from holdfast.run.position import Position, Stored
 from holdfast.run.recorder import Recorder
-from holdfast.run.saves import Content, Saves
+from holdfast.run.saves import Content, Firing, Held, Saves
 from holdfast.run.voice import Voice
 from holdfast.state.item import Captured
 from holdfast.state.loading import draft, value_draft
@@ -48,11 +47,10 @@ class Snapshots:
         self.boundary: Boundary | None = None
         self._items, self._values, self._loop = items, values, loop
         self._saves, self._recorder, self._voice = saves, recorder, voice
-        self._saved: tuple[Position, int, int] | None = None
         self._waited = 0
         self._reserved = False
         self._left: _Left | None = None
-        self._held: Persist | None = None
+        self._held: Held | None = None
 
     # Boundaries.
 
@@ -63,8 +61,8 @@ class Snapshots:
         self._left = self._held = None
 
     def mark_saved(self) -> None:
-        """The boundary is where the run was resumed, so it needs no save."""
-        self._saved = self._here()
+        """The boundary is where the run was resumed, so it needs no save, but by savers that have lost theirs."""
+        self._saves.mark_saved(self._here())
 
     def reserve(self) -> None:
         """Sets the arena aside once the optimizer has its state: a lack of memory shows now, not at the first save."""
@@ -74,7 +72,12 @@ class Snapshots:
             self._reserved = True
             # What an item raises is said by the first save, which tries it again.
             with contextlib.suppress(UnsafeValueError):
-                self._saves.checkpointer.reserve({name: draft(one) for name, one in self._items.capture().items()})
+                self._saves.reserve({name: draft(one) for name, one in self._items.capture().items()})
+
+    def estimate(self) -> None:
+        """Tells, before the first save, how much one may cost."""
+        with contextlib.suppress(UnsafeValueError):
+            self._saves.estimate({name: draft(one) for name, one in self._items.capture().items()})
 
     def _here(self) -> tuple[Position, int, int] | None:
         last = self.boundary
@@ -82,7 +85,7 @@ class Snapshots:
 
     def _is_saved(self) -> bool:
         """Whether the last boundary needs no save any more. One whose save failed does."""
-        return self._saved == self._here() and self._saves.ledger.failure is None
+        return self._saves.is_saved(self._here())
 
     # Saves in the loop and on request.
 
@@ -91,18 +94,21 @@ class Snapshots:
         boundary, saves = self.boundary, self._saves
         if not saves.due or last or boundary is None:
             return
-        if self._is_saved():
-            saves.drop()
-        elif saves.insisted:
-            saves.wait()
-            self._save(boundary)
+        saves.settle(self._here())
+        if not saves.due:
+            return
+        if saves.insisted:
+            with saves.meter.stopping():
+                saves.wait()
+                self._save(boundary)
         elif not boundary.clean and patient and self._waited < PATIENCE and not self._only_zero():
             self._waited += 1
             saves.delayed("gradients are pending", boundary.progress.step)
         elif saves.checkpointer.busy:
             saves.delayed("the save before is still being written", boundary.progress.step)
         else:
-            self._save(boundary)
+            with saves.meter.stopping():
+                self._save(boundary)
 
     def _only_zero(self) -> bool:
         return not any(one.count_nonzero() for one in self.observer.gradients.pending().values())
@@ -111,10 +117,8 @@ class Snapshots:
         """Saves the boundary that has just been passed, whatever is pending, once the arena is free."""
         self._saves.request(reason)
         self._saves.wait()
-        if self.boundary is None or self._is_saved():
-            self._saves.drop()
-            return True
-        return self._save(self.boundary)
+        self._saves.settle(self._here())
+        return self.boundary is None or not self._saves.due or self._save(self.boundary)
 
     def save_outside(self, progress: Progress) -> None:
         """A save outside of any loop, of this moment. Raises `SaveError` if it cannot be taken."""
@@ -133,27 +137,40 @@ class Snapshots:
 
     def _save(self, boundary: Boundary) -> bool:
         """Saves ``boundary``, which is now. What an item raises fails this save, not the training."""
-        stored = self._loop.stored(boundary)
+        stored, firing = self._loop.stored(boundary), self._saves.firing()
         if stored is None:
-            self._saves.drop()
-            self._voice.warn("position_lost", _POSITION_LOST)
-            return False
+            firing = self._without_position(firing)
+            if not firing:
+                return False
         try:
-            content = self._content(boundary, self._items.capture(), stored)
+            content = self._content(boundary, self._capture(firing), stored, firing)
         except Exception as error:
-            self._saves.fail(boundary.progress, error)
+            self._saves.fail(boundary.progress, firing, error)
             return False
-        taken = self._saves.save(content)
-        if taken:
-            self._saved, self._waited = self._here(), 0
-        return taken
+        self._waited = 0
+        return self._saves.save(content, firing, self._here())
 
-    def _content(self, boundary: Boundary, captured: dict[str, Captured], stored: Stored) -> Content:
+    def _without_position(self, firing: Firing) -> Firing:
+        """Those of ``firing`` that do not save where the run is, which is lost here; says so of the others."""
+        self._voice.warn("position_lost", _POSITION_LOST)
+        for schedule, _ in firing:
+            if schedule.extent.whole:
+                schedule.drop()
+        return [(one, why) for one, why in firing if not one.extent.whole]
+
+    def _capture(self, firing: Firing) -> dict[str, Captured]:
+        """The items that any of them saves."""
+        return self._items.capture({name for one, _ in firing for name in one.extent.items})
+
+    def _content(
+        self, boundary: Boundary, captured: dict[str, Captured], stored: Stored | None, firing: Firing
+    ) -> Content:
         self._recorder.flush()
-        items = {name: draft(one) for name, one in captured.items()} | self._pending(boundary)
-        items["values"] = value_draft("values", boundary.values)
-        stored = replace(stored, policies=dict(self._saves.memory))
-        items["data"], items["rng"] = value_draft("data", stored.data()), value_draft("rng", stored.rng())
+        items = {name: draft(one) for name, one in captured.items()}
+        if stored is not None and any(one.extent.whole for one, _ in firing):
+            items |= self._pending(boundary) | {"values": value_draft("values", boundary.values)}
+            stored = replace(stored, savers=self._saves.remembered(firing))
+            items |= {"data": value_draft("data", stored.data()), "rng": value_draft("rng", stored.rng())}
         return Content(items, boundary.progress, self._recorder.metrics, self._items.learning_rates())
 
     def _pending(self, boundary: Boundary) -> dict[str, ItemDraft]:
@@ -188,29 +205,31 @@ class Snapshots:
         # What goes wrong here is said at the end, when it is tried again.
         with contextlib.suppress(Exception):
             held = self._hold_final(self.boundary)
-            self._held = held if isinstance(held, Persist) else None
+            self._held = held if isinstance(held, Held) else None
 
     def _left_at(self, position: Position, progress: Progress, last: Stored | None) -> _Left:
         after = Boundary(progress, position, rng.capture(), clean=False, values=copied(self._values))
         return _Left(last, after, self._loop.stored(after), self.observer.shadow.marks())
 
-    def _hold_final(self, boundary: Boundary) -> Persist | str | None:
+    def _hold_final(self, boundary: Boundary) -> Held | str | None:
         """The snapshot for a final save: the last boundary if it is still there, else the state now.
 
         None if it is saved already, the obstacle if neither can be.
         """
         self._saves.wait()
-        left, reason = self._left, self._reasons(AT_END)
+        left = self._left
         if self._is_saved() and (left is None or self._obstacle(boundary, unseen=False) is None):
             return None
         obstacle = self._obstacle(boundary)
         if obstacle is None:
-            return self._hold_last(boundary, reason)
+            return self._hold_last(boundary, self._saves.firing(AT_END, self._here()))
         if self.observer.gradients.torn:
             return "the step of an optimizer was interrupted halfway"
         if left is None or left.stored is None:
             return obstacle
-        return self._saves.hold(self._content(left.after, self._items.capture(), left.stored), reason)
+        firing = self._saves.firing(AT_END)
+        content = self._content(left.after, self._capture(firing), left.stored, firing)
+        return self._saves.hold(content, firing, self._here())
 
     def _obstacle(self, boundary: Boundary, *, unseen: bool = True) -> str | None:
         """Why the last boundary is lost by now; None if it can still be saved."""
@@ -221,17 +240,14 @@ class Snapshots:
     def _stored_last(self, boundary: Boundary) -> Stored | None:
         return self._left.last if self._left is not None else self._loop.stored(boundary)
 
-    def _hold_last(self, boundary: Boundary, reason: tuple[str, ...]) -> Persist:
+    def _hold_last(self, boundary: Boundary, firing: Firing) -> Held:
         """Everything as it was at the boundary, whatever a batch that failed has done to small items and buffers."""
         stored = self._stored_last(boundary)
         assert stored is not None, "a lost position is an obstacle"
         with self.observer.put_back(boundary):
-            captured = self._items.capture() | {name: frozen() for name, frozen in boundary.small.items()}
-            return self._saves.hold(self._content(boundary, captured, stored), reason)
-
-    def _reasons(self, last: str) -> tuple[str, ...]:
-        """What is due, and ``last``, once."""
-        return tuple(dict.fromkeys((*self._saves.due, last)))
+            captured = self._capture(firing)
+            captured |= {name: frozen() for name, frozen in boundary.small.items() if name in captured}
+            return self._saves.hold(self._content(boundary, captured, stored, firing), firing, self._here())
 
     # The save at the end.
 
@@ -242,39 +258,42 @@ class Snapshots:
         try:
             self._end(self.boundary, asked=ASKED in self._saves.due)
         except Exception as error:
-            self._saves.fail(self.boundary.progress, error)
+            self._saves.fail(self.boundary.progress, self._saves.firing(AT_END), error)
 
     def _end(self, boundary: Boundary, *, asked: bool) -> None:
         if self._loop.mode != "hand":
             self._commit_held(self._held or self._hold_final(boundary), AT_END)
         elif self._obstacle(boundary, unseen=False) is None or not asked:
-            self._end_at_boundary(boundary, AT_END, unseen=False)
+            self._end_at_boundary(boundary, AT_END, last=AT_END, unseen=False)
         else:
             self._saves.request(AT_END)
             self._save_as_it_is(boundary.progress)
 
-    def end_on_exception(self, reason: str) -> None:
-        """The save after an exception: of the last boundary, or none, for a batch may be half done."""
-        if self.boundary is not None:
-            self._end_at_boundary(self.boundary, reason, unseen=True)
+    def end_on_exception(self, reason: str, *, last: str | None) -> None:
+        """The save after an exception: of the last boundary, or none, for a batch may be half done.
 
-    def _end_at_boundary(self, boundary: Boundary, reason: str, *, unseen: bool) -> None:
+        It is one of those for whom a save is due and, if there is a reason ``last``, of those that are for the end.
+        """
+        if self.boundary is not None:
+            self._end_at_boundary(self.boundary, reason, last=last, unseen=True)
+
+    def _end_at_boundary(self, boundary: Boundary, reason: str, *, last: str | None, unseen: bool) -> None:
         self._saves.wait()
-        held: Persist | str | None = None
-        if not self._is_saved():
-            held = self._obstacle(boundary, unseen=unseen)
-            held = held or self._hold_last(boundary, self._reasons(reason))
+        held: Held | str | None = None
+        firing = self._saves.firing(last, self._here())
+        if firing:
+            held = self._obstacle(boundary, unseen=unseen) or self._hold_last(boundary, firing)
         self._commit_held(held, reason, hint=not unseen)
 
-    def _commit_held(self, held: Persist | str | None, reason: str, *, hint: bool = False) -> None:
+    def _commit_held(self, held: Held | str | None, reason: str, *, hint: bool = False) -> None:
         """Commits a snapshot, or says why there is none; with a ``hint`` also what to do."""
-        reasons, self._held = self._reasons(reason), None
+        self._held = None
         self._saves.drop()
         if isinstance(held, str):
             lost = _LOST.format(reason=reason, obstacle=held)
             self._voice.warn("final_save_impossible", lost + _HINT if hint else lost)
-        elif held is not None and self._saves.commit(held, reasons):
-            self._saved = self._here()
+        elif held is not None:
+            self._saves.commit(held)
 
 
 _POSITION_LOST = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from holdfast.storage.paths import is_debris
@@ -25,8 +25,8 @@ class Appender(Protocol):
 class Try(Protocol):
     """One attempt to write one checkpoint, under a name of its own until it is committed.
 
-    A try that failed stays failed: every later `write` and `commit` is refused. A file whose fsync failed may
-    have lost pages that a second fsync would not miss, so it is abandoned and written afresh by another try.
+    A try that failed stays failed: every later `write`, `read_back` and `commit` is refused. A file whose fsync failed
+    may have lost pages that a second fsync would not miss, so it is abandoned and written afresh by another try.
     """
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
@@ -40,11 +40,26 @@ class Try(Protocol):
         """
         ...
 
-    def commit(self, manifest: bytes) -> None:
+    def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
+        """What the medium holds of ``file``, which this try has written: its bytes in order.
+
+        Every block has ``block_size`` bytes, a multiple of 4096, except the last one; each is valid only until the next
+        is asked for. The bytes come from the medium, past the page cache, where the file system takes that; elsewhere
+        cached pages are dropped before an ordinary read. Where the system offers neither, the cache may answer.
+        Stopping early leaves the try as it is.
+        Raises `StorageError` if the medium cannot be read or holds fewer bytes than were written, and `UsageError` if
+        this try has not written ``file`` or is over; all of that at the latest while the blocks are asked for.
+        """
+        ...
+
+    def commit(self, manifest: bytes, *, name: str | None = None, read_back: bool = False) -> None:
         """Makes all that was written appear under the final name, whole, durably, and only if that name is free.
 
+        That is the name it was begun with, or ``name`` where it was not known then.
+        Before that it measures every file, and with ``read_back`` it also compares the manifest that the medium holds.
         Raises `AlreadyExistsError` if something stands under the final name, which is left untouched, and
-        `StorageError` if the checkpoint did not become durable.
+        `StorageError` if the checkpoint did not become durable, a file has another size than was announced, or
+        the medium holds another manifest.
         """
         ...
 
@@ -124,6 +139,10 @@ class Storage(Protocol):
 
         What cannot be removed stays and is not in the list: debris must not keep a run from starting.
         """
+        ...
+
+    def free(self) -> int | None:
+        """How many bytes may still be written here; None where nobody knows."""
         ...
 
     def sync(self) -> None:

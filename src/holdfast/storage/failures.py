@@ -43,6 +43,21 @@ The file system is read-only: remount it, or choose another folder.
     return (AlreadyExistsError if number in _TAKEN else StorageError)(number, message)
 
 
+def wrong_size(path: str, found: int, announced: int) -> StorageError:
+    """The `StorageError` for a file whose every write succeeded, and which has another size all the same."""
+    return _not_kept(path, f"holds {found:,} bytes, {announced:,} were written to it")
+
+
+def other_bytes(path: str) -> StorageError:
+    """The `StorageError` for a file whose every write succeeded, and of which the medium gives back other bytes."""
+    return _not_kept(path, "holds other bytes than were written to it")
+
+
+def _not_kept(path: str, finding: str) -> StorageError:
+    advice = "Look into the system log and at the disk, or choose another folder."
+    return StorageError(errno.EIO, f"{path} {finding}, and no error was reported. {advice}")
+
+
 @contextlib.contextmanager
 def reported(action: str, path: str) -> Iterator[None]:
     """Turns an `OSError` raised inside into the `StorageError` that names ``action`` and ``path``."""

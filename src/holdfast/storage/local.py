@@ -12,7 +12,8 @@ from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, Usa
 from holdfast.storage import platform
 from holdfast.storage.base import Names
 from holdfast.storage.direct import write_file
-from holdfast.storage.failures import reported
+from holdfast.storage.failures import other_bytes, reported, wrong_size
+from holdfast.storage.medium import read_medium
 from holdfast.storage.paths import (
     MANIFEST_FILE,
     check_name,
@@ -23,8 +24,9 @@ from holdfast.storage.paths import (
     split_path,
 )
 from holdfast.storage.removal import remove
-from holdfast.storage.try_state import TryState, check_shard_name
+from holdfast.storage.try_state import TryState, check_block_size, check_shard_name
 
+_MANIFEST_BLOCK = 1 << 20
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -70,10 +72,12 @@ class LocalStorage:
             try:
                 _require_folder(folder)
                 with os.scandir(folder) as entries:
-                    sizes = {e.name: e.stat(follow_symlinks=False) for e in entries}
+                    names = sorted(entry.name for entry in entries)
             except FileNotFoundError:
                 return {}
-        return {name: status.st_size for name, status in sorted(sizes.items()) if stat.S_ISREG(status.st_mode)}
+            # One by one: a file that vanishes meanwhile must not make all the others look gone.
+            statuses = {name: _status(os.path.join(folder, name)) for name in names}
+        return {name: one.st_size for name, one in statuses.items() if one is not None and stat.S_ISREG(one.st_mode)}
 
     def size(self, path: str) -> int:
         """The length of a regular file."""
@@ -188,6 +192,10 @@ class LocalStorage:
         with reported("sync", self.root), contextlib.suppress(FileNotFoundError):
             platform.sync_folder(self.root)
 
+    def free(self) -> int | None:
+        """What the file system has left for this user; quotas are not seen."""
+        return platform.free_bytes(self.root)
+
     def _place(self, path: str) -> str:
         """Where to write ``path``, with its folder made."""
         folder, *rest = split_path(path)
@@ -210,17 +218,31 @@ class LocalTry:
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Writes one shard and makes it durable."""
         check_shard_name(file)
-        path = os.path.join(self.folder, file)
+        path = self._locate(file)
         with self._state.acting(), reported("write", path):
             write_file(path, blocks, size)
+            self._state.sizes[file] = size
 
-    def commit(self, manifest: bytes) -> None:
+    def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
+        """Reads one shard from the medium."""
+        check_block_size(block_size)
+        size = self._state.size_of(file)
+        return self._state.acting_by_block(read_medium(self._locate(file), size, block_size))
+
+    def commit(self, manifest: bytes, *, name: str | None = None, read_back: bool = False) -> None:
         """Writes the manifest and makes the checkpoint appear, durably."""
-        path = os.path.join(self.folder, MANIFEST_FILE)
+        if name is not None:
+            check_name(name)
+            self.final = os.path.join(os.path.dirname(self.final), name)
+        path = self._locate(MANIFEST_FILE)
         with self._state.acting():
             with reported("write", path):
                 write_file(path, [memoryview(manifest)], len(manifest), direct=False)
+                self._state.sizes[MANIFEST_FILE] = len(manifest)
                 platform.sync_folder(self.folder)
+            self._check_sizes()
+            if read_back:
+                _check_medium(path, manifest)
             with reported("commit", self.final):
                 _rename_to_free(self.folder, self.final)
                 platform.sync_folder(os.path.dirname(self.final))
@@ -231,6 +253,18 @@ class LocalTry:
         self._state.end("was abandoned")
         with contextlib.suppress(OSError):
             remove(self.folder)
+
+    def _locate(self, file: str) -> str:
+        return os.path.join(self.folder, file)
+
+    def _check_sizes(self) -> None:
+        """A file system can lose bytes without saying so: what is committed was measured."""
+        for file, size in self._state.sizes.items():
+            path = self._locate(file)
+            with reported("measure", path):
+                found = os.lstat(path).st_size
+            if found != size:
+                raise wrong_size(path, found, size)
 
 
 class LocalAppender:
@@ -265,6 +299,22 @@ class LocalAppender:
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
+
+
+def _check_medium(path: str, data: bytes) -> None:
+    """Raises `StorageError` unless the medium holds ``data`` in the file ``path``."""
+    # Copied one by one: each block takes the place of the one before.
+    held = b"".join([bytes(block) for block in read_medium(path, len(data), _MANIFEST_BLOCK)])
+    if held != data:
+        raise other_bytes(path)
+
+
+def _status(path: str) -> os.stat_result | None:
+    """What there is to know of a name, a link's own; None if it has gone."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
 
 
 def _require_folder(path: str) -> None:

@@ -8,12 +8,15 @@ import functools
 import json
 import os
 import socket
+import threading
 from typing import Any
 
 from holdfast.storage import platform
 from holdfast.storage.failures import reported
 
 _RECORD_LIMIT = 4096
+_mutex = threading.RLock()
+"""Two threads that ask at once would otherwise give each other's locks away, by closing what they opened to ask."""
 _held: dict[tuple[int, int], RecordLock] = {}
 """The locks of this process by device and inode: the system would grant each of them to it again."""
 
@@ -47,13 +50,14 @@ class RecordLock:
 
         Raises `StorageError` if the file cannot be opened for writing, or its file system offers no record locks.
         """
-        if self.held:
-            return True
-        if _held_here(self.path) is not None:
-            return False
         _forget_locks_in_children()
-        with reported("lock", self.path):
-            return self._take(os.open(self.path, platform.LOCK, 0o666))
+        with _mutex:
+            if self.held:
+                return True
+            if _held_here(self.path) is not None:
+                return False
+            with reported("lock", self.path):
+                return self._take(os.open(self.path, platform.LOCK, 0o666))
 
     def _take(self, descriptor: int) -> bool:
         try:
@@ -80,12 +84,13 @@ class RecordLock:
 
     def release(self) -> None:
         """Gives the lock back; nothing to do without it."""
-        if self._descriptor is None:
-            return
-        self._write_record(None)
-        del _held[_identity(os.fstat(self._descriptor))]
-        os.close(self._descriptor)
-        self._descriptor = None
+        with _mutex:
+            if self._descriptor is None:
+                return
+            self._write_record(None)
+            del _held[_identity(os.fstat(self._descriptor))]
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def holder(self) -> dict[str, Any] | None:
         """What the holder wrote: ``host``, ``pid`` and ``started`` (UTC); None if nothing can be read.
@@ -143,6 +148,8 @@ def _forget_locks_in_children() -> None:
 
 
 def _forget_locks() -> None:
+    global _mutex
+    _mutex = threading.RLock()  # a thread that was not forked may have had it
     for lock in _held.values():
         lock._forget()
     _held.clear()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
 from holdfast.storage.base import Names
+from holdfast.storage.failures import other_bytes, reported, wrong_size
 from holdfast.storage.paths import MANIFEST_FILE, check_name, is_debris, partial_name, split_path
-from holdfast.storage.try_state import TryState, check_shard_name
+from holdfast.storage.try_state import TryState, check_block_size, check_shard_name
 
 
 class MemoryStorage:
@@ -89,6 +91,10 @@ class MemoryStorage:
             self.files.setdefault(path, b"")
         return MemoryAppender(self, path)
 
+    def free(self) -> int | None:
+        """Nobody knows."""
+        return None
+
     def begin(self, name: str, try_id: str) -> MemoryTry:
         """Starts to write a checkpoint in a folder of its own."""
         partial = partial_name(name, try_id)
@@ -158,12 +164,25 @@ class MemoryTry:
             if len(data) < size:
                 raise UsageError(f"the blocks for {file} hold {len(data):,} bytes, {size:,} were announced")
             self._storage.create(f"{self.partial}/{file}", data[:size])
+            self._state.sizes[file] = size
 
-    def commit(self, manifest: bytes) -> None:
+    def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
+        """Gives what is kept of one shard."""
+        check_block_size(block_size)
+        return self._state.acting_by_block(self._blocks(file, self._state.size_of(file), block_size))
+
+    def commit(self, manifest: bytes, *, name: str | None = None, read_back: bool = False) -> None:
         """Makes the checkpoint appear."""
+        if name is not None:
+            check_name(name)
+            self.final = name
         with self._state.acting(), self._storage.lock:
             self._storage.require_free(self.final)
             self._storage.create(f"{self.partial}/{MANIFEST_FILE}", manifest)
+            self._state.sizes[MANIFEST_FILE] = len(manifest)
+            self._check_sizes()
+            if read_back and self._held(MANIFEST_FILE) != manifest:
+                raise other_bytes(self._locate(MANIFEST_FILE))
             for file in self._storage.list_files(self.partial):
                 self._storage.files[f"{self.final}/{file}"] = self._storage.files.pop(f"{self.partial}/{file}")
             self._storage.folders.discard(self.partial)
@@ -173,6 +192,29 @@ class MemoryTry:
         """Removes what was written."""
         self._state.end("was abandoned")
         self._storage.delete(self.partial)
+
+    def _locate(self, file: str) -> str:
+        return f"{self._storage.url}/{self.partial}/{file}"
+
+    def _held(self, file: str) -> bytes:
+        with self._storage.lock, reported("read back", self._locate(file)):
+            try:
+                return self._storage.files[f"{self.partial}/{file}"]
+            except KeyError:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+
+    def _blocks(self, file: str, size: int, block_size: int) -> Iterator[memoryview]:
+        data = memoryview(self._held(file))
+        if len(data) < size:
+            raise wrong_size(self._locate(file), len(data), size)
+        for begin in range(0, size, block_size):
+            yield data[begin : min(begin + block_size, size)]
+
+    def _check_sizes(self) -> None:
+        for file, size in self._state.sizes.items():
+            found = len(self._held(file))
+            if found != size:
+                raise wrong_size(self._locate(file), found, size)
 
 
 class MemoryAppender:

@@ -51,7 +51,7 @@ def sync_folder(path: str) -> None:
 
 
 def set_direct(descriptor: int, direct: bool) -> bool:
-    """Turns writing past the page cache on or off; False if this file cannot have it.
+    """Turns reading and writing past the page cache on or off; False if this file cannot have it.
 
     Set on the open file: an open with O_DIRECT that is refused may leave the new file behind.
     """
@@ -65,6 +65,23 @@ def set_direct(descriptor: int, direct: bool) -> bool:
             return False
         raise
     return True
+
+
+def drop_cached(descriptor: int) -> None:
+    """Lets the page cache forget the file, where the system offers that. Pages that were not synced stay."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def free_bytes(path: str) -> int | None:
+    """What the file system of ``path`` has left for this user; None where the system does not say."""
+    if sys.platform == "win32":
+        return None
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def read_some(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:

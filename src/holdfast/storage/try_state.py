@@ -8,9 +8,13 @@ from contextlib import contextmanager
 from holdfast.errors import UsageError
 from holdfast.storage.paths import MANIFEST_FILE, check_name
 
+BLOCK_MULTIPLE = 4096
+
 
 class TryState:
     """Open until the try called ``where`` commits, is abandoned, or fails once.
+
+    ``sizes`` are the bytes that were announced for each file that was written.
 
     >>> state = TryState("step-00000500.a0001.n0003.partial-7f3a")
     >>> state.end("is committed")
@@ -21,6 +25,7 @@ class TryState:
     """
 
     def __init__(self, where: str) -> None:
+        self.sizes: dict[str, int] = {}
         self._where = where
         self._over: str | None = None
 
@@ -39,9 +44,31 @@ class TryState:
             self.end("has failed")
             raise
 
+    def acting_by_block(self, blocks: Iterator[memoryview]) -> Iterator[memoryview]:
+        """``blocks``, each an act of its own: one that fails ends the try, a caller that stops early does not."""
+        while True:
+            with self.acting():
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
+
+    def size_of(self, file: str) -> int:
+        """The bytes that were announced for ``file``. Raises `UsageError` if it was not written."""
+        try:
+            return self.sizes[file]
+        except KeyError:
+            raise UsageError(f"the try {self._where} has written no {file}: only what it wrote is read back") from None
+
 
 def check_shard_name(file: str) -> None:
     """Refuses what cannot be a shard: no plain name, or the manifest's."""
     check_name(file)
     if file == MANIFEST_FILE:
         raise UsageError(f"{MANIFEST_FILE} is written by commit, not as a shard")
+
+
+def check_block_size(block_size: int) -> None:
+    """Refuses blocks that do not begin where O_DIRECT can read."""
+    if block_size <= 0 or block_size % BLOCK_MULTIPLE:
+        raise UsageError(f"a block size of {block_size:,} bytes: expected a positive multiple of {BLOCK_MULTIPLE:,}")

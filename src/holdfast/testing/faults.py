@@ -20,8 +20,8 @@ from holdfast.storage.paths import is_debris
 class Fault:
     """Strikes at the ``call``-th call of ``verb``, counted from 1, and at the ``times - 1`` calls after it.
 
-    Verbs are the methods of `Storage`, and ``write``, ``commit`` and ``abandon`` of its tries; ``extend`` is the
-    ``write`` of its appenders.
+    Verbs are the methods of `Storage`, and ``write``, ``read_back``, ``commit`` and ``abandon`` of its tries;
+    ``extend`` is the ``write`` of its appenders.
     """
 
     verb: str
@@ -41,6 +41,10 @@ class Fault:
     def kept(self, size: int) -> int:
         """How many of ``size`` bytes are really written."""
         return size
+
+    def carried(self, blocks: Iterable[memoryview]) -> Iterable[memoryview]:
+        """What becomes of the blocks of a shard on their way to the medium, or back from it."""
+        return blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +70,40 @@ class Fail(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShortWrite(Fault):
-    """Writes the first ``keep`` bytes only, and says that all went well."""
+    """Writes the first ``keep`` bytes only, and says that all went well.
+
+    The storage inside is told the smaller size, so its commit finds nothing wrong with the file; whoever reads it back
+    gets no more than ``keep`` bytes of it.
+    """
 
     keep: int = 0
 
     def kept(self, size: int) -> int:
         """At most ``keep``."""
         return min(size, self.keep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlipBit(Fault):
+    """Flips one bit of a shard, and says that all went well: a medium that gives back other bytes than it was given.
+
+    With the verb ``write`` it is flipped on the way to the medium, which then holds it, with ``read_back`` on the way
+    back. ``bit`` counts from the beginning of the file; a file that ends before it stays as it is.
+    """
+
+    bit: int = 0
+
+    def carried(self, blocks: Iterable[memoryview]) -> Iterator[memoryview]:
+        """The same blocks, but for the bit."""
+        place, bit = divmod(self.bit, 8)
+        for block in blocks:
+            if 0 <= place < block.nbytes:
+                changed = bytearray(block)
+                changed[place] ^= 1 << bit
+                yield memoryview(changed)
+            else:
+                yield block
+            place -= block.nbytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +115,23 @@ class Hang(Fault):
     def before(self, where: str) -> None:
         """Waits."""
         self.over.wait()
+
+
+class DueFaults:
+    """What the faults that strike at one call do to its bytes, together."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self._faults = faults
+
+    def kept(self, size: int) -> int:
+        """How many of ``size`` bytes are to be written."""
+        return min([size, *(fault.kept(size) for fault in self._faults)])
+
+    def carried(self, blocks: Iterable[memoryview]) -> Iterable[memoryview]:
+        """What becomes of ``blocks``."""
+        for fault in self._faults:
+            blocks = fault.carried(blocks)
+        return blocks
 
 
 class FaultyStorage:
@@ -112,15 +160,15 @@ The file system is full: free some space, or keep fewer checkpoints.
         return self._storage.url
 
     @contextmanager
-    def at(self, verb: str) -> Iterator[Callable[[int], int]]:
-        """Around one call of ``verb``; yields how many of so many bytes are to be written."""
+    def at(self, verb: str) -> Iterator[DueFaults]:
+        """Around one call of ``verb``; yields what becomes of its bytes."""
         with self._lock:
             self.calls[verb] += 1
             call = self.calls[verb]
         due = [fault for fault in self._faults if fault.due(verb, call)]
         for fault in due:
             fault.before(self.url)
-        yield lambda size: min(fault.kept(size) for fault in [*due, Fault(verb=verb)])
+        yield DueFaults(due)
         for fault in due:
             fault.after(self.url)
 
@@ -149,8 +197,8 @@ The file system is full: free some space, or keep fewer checkpoints.
             self._storage.read_into(path, offset, buffers)
 
     def create(self, path: str, data: bytes) -> None:
-        with self.at("create") as kept:
-            self._storage.create(path, data[: kept(len(data))])
+        with self.at("create") as due:
+            self._storage.create(path, data[: due.kept(len(data))])
 
     def append(self, path: str) -> FaultyAppender:
         with self.at("append"):
@@ -172,6 +220,10 @@ The file system is full: free some space, or keep fewer checkpoints.
         with self.at("sweep"):
             return self._storage.sweep(is_debris)
 
+    def free(self) -> int | None:
+        with self.at("free"):
+            return self._storage.free()
+
     def sync(self) -> None:
         with self.at("sync"):
             self._storage.sync()
@@ -185,12 +237,16 @@ class FaultyTry:
         self._inner = inner
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
-        with self._storage.at("write") as kept:
-            self._inner.write(file, blocks, kept(size))
+        with self._storage.at("write") as due:
+            self._inner.write(file, due.carried(blocks), due.kept(size))
 
-    def commit(self, manifest: bytes) -> None:
-        with self._storage.at("commit") as kept:
-            self._inner.commit(manifest[: kept(len(manifest))])
+    def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
+        with self._storage.at("read_back") as due:
+            yield from due.carried(self._inner.read_back(file, block_size=block_size))
+
+    def commit(self, manifest: bytes, *, name: str | None = None, read_back: bool = False) -> None:
+        with self._storage.at("commit") as due:
+            self._inner.commit(manifest[: due.kept(len(manifest))], name=name, read_back=read_back)
 
     def abandon(self) -> None:
         with self._storage.at("abandon"):
@@ -205,8 +261,8 @@ class FaultyAppender:
         self._inner = inner
 
     def write(self, data: bytes) -> None:
-        with self._storage.at("extend") as kept:
-            self._inner.write(data[: kept(len(data))])
+        with self._storage.at("extend") as due:
+            self._inner.write(data[: due.kept(len(data))])
 
     def close(self) -> None:
         self._inner.close()

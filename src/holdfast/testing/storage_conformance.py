@@ -12,16 +12,29 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
-from holdfast.storage.base import Storage
+from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, StorageError, UsageError
+from holdfast.storage.base import Storage, Try
 
 NAME = "step-00000500.a0001.n0003"
+_PARTIAL = f"{NAME}.partial-7f3a"
 _OUTSIDE = ["", ".", "..", "/etc/passwd", "../secret", "a/../b", "a//b", "a/b/c", "a/", "/a", "a\\b", "a\0b", "C:x"]
 
 
 def blocks(*parts: bytes) -> list[memoryview]:
     """``parts``, as a try takes them."""
     return [memoryview(part) for part in parts]
+
+
+def written(storage: Storage, data: bytes) -> Try:
+    """A try that has written ``data`` as the file ``x``."""
+    attempt = storage.begin(NAME, "7f3a")
+    attempt.write("x", blocks(data), len(data))
+    return attempt
+
+
+def read_back(attempt: Try, file: str = "x") -> bytes:
+    """The bytes of ``file``, copied block by block: each is valid only until the next."""
+    return b"".join([bytes(block) for block in attempt.read_back(file, block_size=4096)])
 
 
 class StorageConformance:
@@ -192,6 +205,20 @@ class StorageConformance:
         attempt.commit(b"{}")
         assert self.raw_read(storage, f"{NAME}/x") == data
 
+    def test_a_name_may_be_given_at_the_end(self, storage: Storage) -> None:
+        """One that tells of the content is not known before; it must be free as any other."""
+        for try_id in ("1", "2"):
+            attempt = storage.begin("unhashed", try_id)
+            attempt.write("x", blocks(try_id.encode()), 1)
+            if try_id == "1":
+                attempt.commit(b"{}", name=NAME)
+                continue
+            with pytest.raises(AlreadyExistsError, match=NAME):
+                attempt.commit(b"{}", name=NAME)
+            attempt.abandon()
+        assert self.raw_read(storage, f"{NAME}/x") == b"1"
+        assert self.raw_names(storage) == {NAME}
+
     def test_blocks_of_odd_sizes_are_joined(self, storage: Storage) -> None:
         """Blocks need no particular length, and may be read-only."""
         attempt = storage.begin(NAME, "7f3a")
@@ -271,6 +298,90 @@ class StorageConformance:
             attempt.write("x", (_interrupt() for _ in range(1)), 1)
         with pytest.raises(UsageError, match="has failed"):
             attempt.commit(b"{}")
+
+    # ---- reading back
+
+    @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 5 * (1 << 20) + 3])
+    def test_what_was_written_is_read_back(self, storage: Storage, size: int) -> None:
+        """Every byte, in blocks that are whole but for the last; the try goes on as if nothing had been read."""
+        data = (bytes(range(251)) * (size // 251 + 1))[:size]
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.write("x", blocks(data), size)
+        found = [bytes(block) for block in attempt.read_back("x", block_size=4096)]
+        assert b"".join(found) == data
+        assert [len(block) for block in found] == [min(4096, size - begin) for begin in range(0, size, 4096)]
+        attempt.commit(b"{}", read_back=True)
+        assert self.raw_read(storage, f"{NAME}/x") == data
+        assert self.raw_read(storage, f"{NAME}/manifest.json") == b"{}"
+
+    def test_a_changed_file_is_read_back_as_it_is(self, storage: Storage) -> None:
+        """A bit that flipped after the write is seen, although a reader before it saw the right one."""
+        attempt = written(storage, b"weights")
+        assert read_back(attempt) == b"weights"
+        self.raw_write(storage, f"{_PARTIAL}/x", b"wdights")
+        assert read_back(attempt) == b"wdights"
+
+    def test_lost_bytes_are_found_when_read_back(self, storage: Storage) -> None:
+        """A file that holds fewer bytes than were written is named with both sizes, and fails the try."""
+        attempt = written(storage, b"weights")
+        self.raw_write(storage, f"{_PARTIAL}/x", b"weig")
+        with pytest.raises(StorageError, match="x holds 4 bytes, 7 were written"):
+            read_back(attempt)
+        with pytest.raises(UsageError, match="has failed"):
+            attempt.commit(b"{}")
+
+    def test_only_what_was_written_is_read_back(self, storage: Storage) -> None:
+        """Another name is a mistake of the caller, which leaves the try as it is."""
+        attempt = written(storage, b"weights")
+        for file in ("y", "manifest.json", "../x"):
+            with pytest.raises(UsageError, match="has written no"):
+                read_back(attempt, file)
+        attempt.commit(b"{}")
+
+    @pytest.mark.parametrize("block_size", [-4096, 0, 1, 4095, 4097])
+    def test_blocks_begin_where_a_direct_read_can(self, storage: Storage, block_size: int) -> None:
+        """A block size that would rule out O_DIRECT is refused instead of being read from the page cache."""
+        attempt = written(storage, b"weights")
+        with pytest.raises(UsageError, match="multiple of 4,096"):
+            list(attempt.read_back("x", block_size=block_size))
+
+    def test_reading_back_may_stop_early(self, storage: Storage) -> None:
+        """Whoever has seen enough can still commit."""
+        attempt = written(storage, bytes(10_000))
+        reading = attempt.read_back("x", block_size=4096)
+        assert bytes(next(reading)) == bytes(4096)
+        del reading
+        attempt.commit(b"{}")
+
+    def test_a_try_that_is_over_is_not_read_back(self, storage: Storage) -> None:
+        """Its files have gone, or belong to a checkpoint now."""
+        committed = written(storage, b"weights")
+        reading = committed.read_back("x", block_size=4096)
+        committed.commit(b"{}")
+        with pytest.raises(UsageError, match="is committed"):
+            next(reading)
+        with pytest.raises(UsageError, match="is committed"):
+            read_back(committed)
+
+    @pytest.mark.parametrize("data", [b"", b"weig", b"weights "])
+    def test_a_file_of_another_size_is_not_committed(self, storage: Storage, data: bytes) -> None:
+        """What a medium lost or added is noticed, read back or not: the file is named with both sizes."""
+        attempt = written(storage, b"weights")
+        attempt.write("y", blocks(b"whole"), 5)
+        self.raw_write(storage, f"{_PARTIAL}/x", data)
+        with pytest.raises(StorageError, match=f"x holds {len(data)} bytes, 7 were written"):
+            attempt.commit(b"{}")
+        with pytest.raises(UsageError, match="has failed"):
+            attempt.commit(b"{}")
+        assert self.raw_names(storage) == {_PARTIAL}
+
+    def test_a_file_that_is_gone_is_not_committed(self, storage: Storage) -> None:
+        """A shard that vanished from its try is named, even if it held nothing."""
+        attempt = written(storage, b"")
+        storage.remove(f"{_PARTIAL}/x")
+        with pytest.raises(StorageError, match="x: No such file"):
+            attempt.commit(b"{}")
+        assert NAME not in self.raw_names(storage)
 
     # ---- deleting
 

@@ -15,7 +15,7 @@ import socket
 import subprocess
 from typing import Any
 
-VARIABLE = "HOLDFAST_TEST_FAULTS"
+VARIABLE = "SYSCALL_FAULTS"
 CALLS = {
     os: (
         "open", "write", "close", "fsync", "rename", "link", "unlink", "rmdir", "mkdir", "ftruncate", "preadv",
@@ -27,15 +27,16 @@ CALLS = {
 }  # fmt: skip
 """What storage, locks and messages go through."""
 
+_BLOCK = 1 << 20
 _open, _write, _close = os.open, os.write, os.close
 
 
 class Fault:
     """What happens at the ``call``-th call, counted from 1, of ``function`` (of any, if it is None).
 
-    ``action`` is ``kill``, ``stop``, ``error`` (which raises ``errno``) or ``count``; ``when`` is ``before`` or
-    ``after`` the call. It happens ``times`` times over all processes of a run, each of which takes one of the
-    files ``token.0``, ``token.1``, …
+    ``action`` is ``kill``, ``stop``, ``error`` (which raises ``errno``), ``count``, or, after a ``preadv``, ``spoil``,
+    which flips a bit of what a large read gave; ``when`` is ``before`` or ``after`` the call. It happens ``times``
+    times over all processes of a run, each of which takes one of the files ``token.0``, ``token.1``, …
     """
 
     def __init__(
@@ -55,11 +56,16 @@ class Fault:
         if self.action == "count":
             _append(self.token, f"{function}\n")
             return False
-        return self._seen >= self.call if self.action == "error" else self._seen == self.call
+        return self._seen >= self.call if self.action in ("error", "spoil") else self._seen == self.call
 
-    def strike(self) -> None:
+    def strike(self, arguments: tuple[Any, ...]) -> None:
         """Does it, unless it has been done often enough."""
+        if self.action == "spoil" and len(arguments[1][0]) < _BLOCK:
+            return
         if not any(_claim(f"{self.token}.{number}") for number in range(self.times)):
+            return
+        if self.action == "spoil":
+            arguments[1][0][0] ^= 1
             return
         if self.action == "error":
             raise OSError(self.errno, os.strerror(self.errno))
@@ -87,11 +93,11 @@ def _struck(original: Any, name: str, faults: list[Fault]) -> Any:
         due = [fault for fault in faults if fault.note(name)]
         for fault in due:
             if fault.when == "before":
-                fault.strike()
+                fault.strike(args)
         result = original(*args, **kwargs)
         for fault in due:
             if fault.when == "after":
-                fault.strike()
+                fault.strike(args)
         return result
 
     return call

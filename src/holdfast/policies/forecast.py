@@ -1,0 +1,61 @@
+"""How much room a keep policy will need, told before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from holdfast.policies.keep import KeepPolicy, Kept, plan
+from holdfast.types import Progress
+
+AHEAD = 64
+"""How many saves are looked ahead: enough to see what a policy settles at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """After so many ``saves``, the checkpoints take ``needed`` bytes more than they do now, which is too much."""
+
+    saves: int
+    needed: int
+
+
+def shortage(policy: KeepPolicy, there: Sequence[Kept], free: int, ahead: int = AHEAD) -> Shortage | None:
+    """Whether saves like the newest of ``there`` (oldest first) will need more than ``free`` bytes, by plan.
+
+    A checkpoint is committed before others go, so both are there for a moment. Pure: the policy is asked what it would
+    keep.
+
+    >>> from holdfast.policies.keep_newest import KeepLast
+    >>> shortage(KeepLast(3), [Kept(name="1", progress=Progress(step=10), size=100)], free=250)
+    Shortage(saves=3, needed=300)
+    """
+    now, checkpoints = sum(one.size for one in there), list(there)
+    for saves in range(1, ahead + 1):
+        checkpoints.append(_next(checkpoints, saves))
+        needed = sum(one.size for one in checkpoints) - now
+        if needed > free:
+            return Shortage(saves, needed)
+        reasons: Mapping[str, str | None] = plan(policy, checkpoints, {checkpoints[-1].name: "newest"})
+        checkpoints = [one for one in checkpoints if reasons[one.name] is not None]
+    return None
+
+
+def _next(checkpoints: Sequence[Kept], number: int) -> Kept:
+    """A checkpoint as far from the newest as that one is from the one before it, and a little better by all metrics."""
+    newest = checkpoints[-1]
+    before = checkpoints[-2] if len(checkpoints) > 1 else Kept(name="", progress=Progress(), created=newest.created - 1)
+    steps = {
+        name: max(2 * getattr(newest.progress, name) - getattr(before.progress, name), 0)
+        for name in newest.progress.__struct_fields__
+    }
+    return msgspec.structs.replace(
+        newest,
+        name=f"{newest.name}+{number}",
+        progress=Progress(**steps),
+        created=newest.created + max(newest.created - before.created, 0.0),
+        metrics={name: value - 1e-9 * number for name, value in newest.metrics.items()},
+        on_error=False,
+    )

@@ -1,0 +1,166 @@
+"""What a run that has no checkpoint of its own takes from checkpoints of others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.engine.catalog import Catalog, Entry
+from holdfast.engine.holds import hold
+from holdfast.engine.lineage import find_abandoned, find_foreign
+from holdfast.engine.place import find, reopen
+from holdfast.engine.read import bytes_to_read, verify
+from holdfast.engine.run_folder import read_attempts
+from holdfast.errors import CorruptError, MisfitError, NotFoundError, StorageError, UsageError
+from holdfast.format.manifest import Origin
+from holdfast.run.items import Items
+from holdfast.run.resumption import read_values
+from holdfast.run.selection import Progressing
+from holdfast.state.item import Restore
+from holdfast.state.loading import fit, load
+from holdfast.storage.local import LocalStorage
+
+
+@dataclass(slots=True)
+class Source:
+    """A checkpoint of another run, and which of its items go into which of this run's: ``items`` by stored name."""
+
+    storage: LocalStorage
+    entry: Entry
+    items: dict[str, str]
+
+    @property
+    def origin(self) -> Origin:
+        manifest = self.entry.manifest
+        return Origin(
+            run=manifest.run, name=self.entry.name, digest=manifest.digest, items=tuple(self.items.values()),
+            folder=self.storage.root,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Beginning:
+    """The sources of a fresh run's state. While it is not restored, no retention deletes them.
+
+    ``whole``: all of the state comes from one checkpoint, and ``run.values`` with it.
+    """
+
+    sources: list[Source]
+    whole: bool
+    notes: list[str] = field(default_factory=list)
+    _holds: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def hold(self) -> None:
+        """Keeps the sources where they are; where one cannot be held, a load says that it is gone."""
+        for source in self.sources:
+            with contextlib.suppress(StorageError, CorruptError):
+                self._holds.enter_context(hold(source.storage, source.entry.name))
+
+    def close(self) -> None:
+        """The sources are not needed any more."""
+        self._holds.close()
+
+    def values(self) -> dict[str, Any]:
+        """The loop's own variables."""
+        source = self.sources[0]
+        return read_values(source.storage, source.entry) if self.whole else {}
+
+    def fit(self, items: Items) -> list[tuple[Source, dict[str, Restore]]]:
+        """Prepares every load. Raises one `MisfitError` with every difference; changes nothing."""
+        if self.whole:
+            return [(self.sources[0], dict(items.fit(self.sources[0].entry)))]
+        found, problems = [], list[str]()
+        for source in self.sources:
+            wanted = {stored: items.items[name] for stored, name in source.items.items()}
+            restores, differences = fit(source.entry, wanted)
+            problems += differences
+            found.append((source, restores))
+        if problems:
+            raise MisfitError("start_from= does not fit the objects in state=; nothing was changed:", tuple(problems))
+        return found
+
+    def restore(self, items: Items, progressing: Progressing) -> None:
+        """Loads every item; all is known to fit before the first is changed."""
+        for source, restores in self.fit(items):
+            advance = progressing(f"loading {source.entry.name}", bytes_to_read(source.entry))
+            load(source.storage, source.entry, restores, advance)
+            self.notes += [note for one in restores.values() for note in one.notes]
+        self.close()
+
+
+def begin_from(given: Any, items: Items, progressing: Progressing) -> Beginning:
+    """What ``start_from`` names: a run folder or a checkpoint, or one for each of some items.
+
+    Raises `UsageError` for what names nothing, `NotFoundError`, `CorruptError` or `MisfitError`.
+    """
+    if isinstance(given, Mapping):
+        sources = _by_item(given, items)
+    else:
+        storage, entry = _find(given, "start_from=", None)
+        sources = [Source(storage, entry, {name: name for name in items.items})]
+    for source in sources:
+        verify(source.storage, source.entry, advance=progressing(
+            f"verifying {source.entry.name}", bytes_to_read(source.entry)
+        ))  # fmt: skip
+    beginning = Beginning(sources, whole=not isinstance(given, Mapping))
+    beginning.hold()
+    beginning.fit(items)
+    return beginning
+
+
+def _by_item(given: Mapping[str, Any], items: Items) -> list[Source]:
+    if not given:
+        raise UsageError("start_from={}: name an item of state= and a checkpoint for it, or leave it out.")
+    found: dict[str, Source] = {}
+    for name, one in given.items():
+        where = f"start_from[{name!r}]="
+        if name not in items.items:
+            raise UsageError(f"{where}{one!r}: is no item of state=. There are: {', '.join(items.items)}.")
+        path, stored = _path_and_item(one, name, where)
+        storage, entry = _find(path, where, stored)
+        if stored not in entry.manifest.items:
+            has = ", ".join(entry.manifest.items)
+            raise NotFoundError(f"{where}{one!r}: {entry.name} has no item {stored!r}. It has: {has}.")
+        place = str(Path(storage.root) / entry.name)
+        source = found.setdefault(place, Source(storage, entry, {}))
+        if stored in source.items:
+            place = f"{place}#{len(found)}"  # one stored item for two of this run: read twice
+            source = found.setdefault(place, Source(storage, entry, {}))
+        source.items[stored] = name
+    return list(found.values())
+
+
+def _path_and_item(one: Any, name: str, where: str) -> tuple[Any, str]:
+    """``"runs/other"``, or ``("runs/other", "ema")`` for an item of another name."""
+    if isinstance(one, (list, tuple)):
+        if len(one) != 2 or not isinstance(one[1], str):
+            raise UsageError(f"{where}{one!r}: expected a path, or a path and the name of an item in it.")
+        return one[0], one[1]
+    return one, name
+
+
+def _find(path: Any, where: str, item: str | None) -> tuple[LocalStorage, Entry]:
+    """A checkpoint, which may be a copy of any name, or the newest of a run folder that holds ``item``, or all."""
+    try:
+        place = find(path)
+    except NotFoundError as error:
+        raise NotFoundError(f"{where}{str(path)!r}: {error}") from error
+    except TypeError:
+        raise UsageError(f"{where}{path!r}: expected the path of a run folder or of a checkpoint.") from None
+    if place.name is not None:
+        return place.storage, reopen(place.storage, place.name)
+    entries = _usable(place.storage)
+    fitting = [one for one in entries if (one.whole if item is None else item in one.manifest.items)]
+    if not entries:
+        raise NotFoundError(f"{where}{str(path)!r}: this folder holds no checkpoint.")
+    return place.storage, (fitting or entries)[-1]
+
+
+def _usable(storage: LocalStorage) -> list[Entry]:
+    """The checkpoints of a run folder, but those that a rollback or another run left."""
+    entries = Catalog(storage).list().entries
+    passed = find_abandoned(entries, read_attempts(storage)) | find_foreign(storage, entries)
+    return [one for one in entries if one.name not in passed]

@@ -1,0 +1,128 @@
+"""How checkpoints are named: a template for the part of a directory's name that is for people."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from holdfast.errors import UsageError
+from holdfast.format.names import HASH, UNHASHED, is_label
+from holdfast.types import Progress
+
+_COUNTS = ("epoch", "batch", "step", "samples", "tokens", "batches", "attempt", "ordinal")
+_FIELDS = (*_COUNTS, "elapsed", "time", "run", "hash")
+_TIME = "%Y%m%dT%H%M%SZ"
+_LITERAL = re.compile(r"[A-Za-z0-9._=+,-]*")
+_FOREIGN = re.compile(r"[^A-Za-z0-9._=+,-]")
+_LONGEST = 150
+_RESERVED = ".partial-"
+"""What marks the directory of a save that is not committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """What a name may tell of a checkpoint; ``created`` in UTC."""
+
+    progress: Progress
+    metrics: Mapping[str, Any]
+    attempt: int
+    ordinal: int
+    created: datetime
+    run: str
+
+
+class NameTemplate:
+    """The label of a checkpoint's name, such as ``"epoch-{epoch:03d}-{val_loss:.3f}"``; ``.a0001.n0003`` follows.
+
+    Fields are those of the progress (``epoch``, ``batch``, ``step``, ``samples``, ``tokens``, ``batches`` and
+    ``elapsed``), ``attempt``, ``ordinal``, ``time`` (UTC, with a format of `strftime`), ``run``, ``hash`` (of the
+    content), and everything else is a metric by the name that it is logged under. One that has not been logged is
+    ``no-val_loss``.
+
+    Raises `UsageError` for what cannot become a directory's name.
+
+    >>> template = NameTemplate("epoch-{epoch:03d}-{val_loss:.2f}-{hash}")
+    >>> naming = Naming(progress=Progress(epoch=2), metrics={"val_loss": 0.5}, attempt=1, ordinal=1,
+    ...                 created=datetime(2026, 11, 25, tzinfo=UTC), run="7f3a")
+    >>> template.label(naming), template.metrics
+    ('epoch-002-0.50-{hash}', ('val_loss',))
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._parts = _parsed(text)
+        self.metrics = tuple(dict.fromkeys(name for _, name, _ in self._parts if name and name not in _FIELDS))
+        self._check()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NameTemplate) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def label(self, naming: Naming) -> str:
+        """The label of one checkpoint, with ``{hash}`` where the content hash will stand."""
+        values = _values(naming)
+        shown = (literal + self._shown(name, spec, values) for literal, name, spec in self._parts)
+        label = "".join(shown)
+        return label if len(label.replace(HASH, UNHASHED)) <= _LONGEST else label.replace(HASH, "")[:_LONGEST]
+
+    def _shown(self, name: str | None, spec: str, values: Mapping[str, Any]) -> str:
+        if name is None or name == "hash":
+            return "" if name is None else HASH
+        if name in values:
+            return _FOREIGN.sub("_", format(values[name], spec or (_TIME if name == "time" else "")))
+        return _FOREIGN.sub("_", f"no-{name}")
+
+    def _check(self) -> None:
+        first_literal, first_name, _ = self._parts[0]
+        for literal, name, spec in self._parts:
+            if not _LITERAL.fullmatch(literal) or name == "" or (name == "hash" and spec):
+                raise self._refusal(f"{literal!r} before {name!r}" if literal else f"{{{name}:{spec}}}")
+        if not (first_literal[:1].isalnum() or (not first_literal and first_name in _COUNTS)):
+            raise self._refusal("its beginning")
+        if sum(len(literal) for literal, _, _ in self._parts) > _LONGEST // 2:
+            raise self._refusal("so much text")
+        example = self._example()
+        if not is_label(example.replace(HASH, UNHASHED)) or _RESERVED in example:
+            raise self._refusal(f"what becomes of it, such as {example!r}")
+
+    def _example(self) -> str:
+        metrics = dict.fromkeys(self.metrics, 0.5)
+        moment = datetime(2026, 11, 25, tzinfo=UTC)
+        naming = Naming(progress=Progress(), metrics=metrics, attempt=1, ordinal=1, created=moment, run="0" * 32)
+        try:
+            return self.label(naming)
+        except (ValueError, TypeError) as error:
+            raise self._refusal(f"a format in it ({error})") from error
+
+    def _refusal(self, what: str) -> UsageError:
+        return UsageError(
+            f"name={self.text!r}: {what} cannot stand in a directory's name. Use letters, digits and . _ = + , - that "
+            f"begin with a letter, a digit or a count, and fields such as {{epoch:03d}} or {{val_loss:.3f}}."
+        )
+
+
+def _parsed(text: Any) -> list[tuple[str, str | None, str]]:
+    """Pieces of a template: the text before a field, the field's name, its format."""
+    try:
+        pieces = list(string.Formatter().parse(text))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"name={text!r}: is no template: {error}. Write fields as {{epoch:03d}}.") from error
+    if not pieces:
+        raise UsageError(f"name={text!r}: is empty; write a template such as 'epoch-{{epoch:03d}}'.")
+    if any(conversion for *_, conversion in pieces):
+        raise UsageError(
+            f"name={text!r}: conversions such as {{epoch!r}} mean nothing here; use a format: {{epoch:03d}}."
+        )
+    return [(literal, name, spec or "") for literal, name, spec, _ in pieces]
+
+
+def _values(naming: Naming) -> dict[str, Any]:
+    progress = {name: getattr(naming.progress, name) for name in naming.progress.__struct_fields__}
+    own = {"attempt": naming.attempt, "ordinal": naming.ordinal, "time": naming.created, "run": naming.run}
+    return {**naming.metrics, **progress, **own}

@@ -1,0 +1,272 @@
+"""A run is opened: whose folders they are, what it continues from, and all that its session needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.engine.catalog import Catalog
+from holdfast.engine.checkpointer import Checkpointer
+from holdfast.engine.journal import Journal
+from holdfast.engine.run_folder import AttemptRecord, RunFolder
+from holdfast.engine.writer_handle import WriterHandle
+from holdfast.format.manifest import Origin, Parent
+from holdfast.run.beginning import Beginning, begin_from
+from holdfast.run.extent import make_extent
+from holdfast.run.items import Items
+from holdfast.run.options import Options, described
+from holdfast.run.progress_bar import progressing
+from holdfast.run.recorder import Recorder
+from holdfast.run.remembered import Remembered, match_remembered
+from holdfast.run.replay import Replay, expect
+from holdfast.run.resumption import Resumption, config_changes
+from holdfast.run.saver import Saver
+from holdfast.run.saves import Identity, Saves
+from holdfast.run.schedule import Look, Schedule
+from holdfast.run.selection import Selection, select
+from holdfast.run.session import Session
+from holdfast.run.settings import Settings, overridden
+from holdfast.run.stops import Stops
+from holdfast.run.target import Target
+from holdfast.run.voice import Voice
+from holdfast.storage.local import LocalStorage
+from holdfast.types import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a run was asked for, checked."""
+
+    folder: Path
+    items: Items
+    values: dict[str, Any]
+    savers: Sequence[Saver]
+    options: Options
+    start_from: Any
+    config: Mapping[str, Any] | None
+    stored_config: Json
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An open run. ``undo`` closes what has to be closed at its end."""
+
+    house: RunFolder
+    session: Session
+    run: str
+    resumed_from: str | None
+
+
+def open_run(wishes: Wishes, voice: Voice, undo: ExitStack) -> Opened:
+    """Takes the run's folders, chooses what to continue from, and claims the next attempt.
+
+    Raises what `holdfast.Run` does; then ``undo`` gives back what was taken. Nothing of the state is changed.
+    """
+    return _Opening(wishes, voice, undo).open()
+
+
+class _Opening:
+    def __init__(self, wishes: Wishes, voice: Voice, undo: ExitStack) -> None:
+        self._wishes, self._voice, self._undo = wishes, voice, undo
+        self._house = RunFolder.open(wishes.folder, self._announce)
+        undo.callback(self._house.close)
+        self._targets = _targets(wishes, self._house.storage)
+        self._others = [one.storage for one in self._targets if one.storage is not self._house.storage]
+        self._storages = [self._house.storage, *self._others]
+
+    def open(self) -> Opened:
+        house, voice, undo = self._house, self._voice, self._undo
+        identity = house.identity(self._others)
+        for storage in self._others:
+            storage.sync()
+            house.clean(storage, self._announce)
+        attempts = house.attempts()
+        chosen = select(self._storages, attempts, self._wishes.start_from, voice, progressing)
+        resumption = self._resumption(chosen)
+        beginning = self._beginning(chosen)
+        if beginning is not None:
+            undo.callback(beginning.close)
+        attempt = self._claim(chosen, beginning)
+        voice.attach(Journal(house.storage, attempt.attempt))
+        undo.callback(voice.close)
+        self._wishes.values.update(_values(resumption, beginning))
+        changes = self._changes(resumption)
+        self._tell(resumption, beginning, attempts, changes)
+        writer = WriterHandle([one.root for one in self._storages], house.writer_lock, house.writer_log)
+        undo.callback(writer.close)
+        origins = _origins(resumption, beginning)
+        saves = self._saves(writer, Identity(
+            run=identity.run, attempt=attempt.attempt, config=self._wishes.stored_config, origins=origins
+        ), chosen)  # fmt: skip
+        self._start(saves, resumption)
+        replay = self._replay(resumption, attempts) if not chosen.rollback and not changes else None
+        session = self._session(saves, Recorder(voice, replay), resumption, beginning)
+        voice.flush()
+        return Opened(house=house, session=session, run=identity.run, resumed_from=attempt.resumed_from)
+
+    def _resumption(self, chosen: Selection) -> Resumption | None:
+        found = chosen.found
+        return None if found is None else Resumption.of(found.storage, found.entry, self._wishes.items)
+
+    def _beginning(self, chosen: Selection) -> Beginning | None:
+        """A checkpoint of the run's own wins over another's."""
+        start_from = self._wishes.start_from
+        if chosen.found is not None or start_from is None:
+            return None
+        return begin_from(start_from, self._wishes.items, progressing)
+
+    def _claim(self, chosen: Selection, beginning: Beginning | None) -> AttemptRecord:
+        resumed_from = chosen.found.entry.name if chosen.found is not None else None
+        if beginning is not None and beginning.whole:
+            resumed_from = beginning.sources[0].entry.name
+        return self._house.claim(
+            resumed_from=resumed_from, rollback=chosen.rollback, others=self._others,
+            options=described(self._wishes.options.used),
+            origins=() if beginning is None else tuple(one.origin for one in beginning.sources),
+        )  # fmt: skip
+
+    def _saves(self, writer: WriterHandle, identity: Identity, chosen: Selection) -> Saves:
+        for target in self._targets:
+            target.uncounted = chosen.uncounted.get(target.folder, frozenset())
+        return Saves(self._targets, Checkpointer(writer), self._voice, identity, self._house.storage)
+
+    def _start(self, saves: Saves, resumption: Resumption | None) -> None:
+        """Where the savers count from, and what of their work was lost with the run."""
+        if resumption is None:
+            saves.start(Look(), {}, None)
+            return
+        manifest, stored = resumption.entry.manifest, resumption.stored
+        remembered = match_remembered([one.key for one in saves.schedules], stored.savers)
+        saves.start(Look(resumption.progress, stored.share), remembered, Parent(resumption.entry.name, manifest.digest))
+        ask_again(self._targets, remembered, resumption.entry.order)
+
+    def _session(
+        self, saves: Saves, recorder: Recorder, resumption: Resumption | None, beginning: Beginning | None
+    ) -> Session:
+        wishes = self._wishes
+        return Session(
+            items=wishes.items, saves=saves, recorder=recorder, voice=self._voice,
+            stops=Stops([one.save for one in wishes.savers], self._voice), resumption=resumption,
+            beginning=beginning, values=wishes.values, progressing=progressing, settings=wishes.settings,
+        )  # fmt: skip
+
+    def _changes(self, resumption: Resumption | None) -> list[str]:
+        return [] if resumption is None else config_changes(resumption.entry.manifest.config, self._wishes.config)
+
+    def _replay(self, resumption: Resumption | None, attempts: list[AttemptRecord]) -> Replay | None:
+        if resumption is None:
+            return None
+        later = [one.attempt for one in attempts if one.attempt >= resumption.entry.manifest.attempt]
+        progress = resumption.progress
+        replay = expect(self._house.storage, later, (resumption.position.at, progress.batches), progress.step)
+        return replay if replay.expected else None
+
+    # What is said of it.
+
+    def _announce(self, message: str) -> None:
+        self._voice.say("folder", f"{self._wishes.folder}: {message}")
+
+    def _tell(
+        self, resumption: Resumption | None, beginning: Beginning | None, attempts: list[AttemptRecord],
+        changes: list[str],
+    ) -> None:  # fmt: skip
+        for remark in [*self._wishes.options.remarks, *self._of_folders()]:
+            self._voice.warn("options", remark)
+        if resumption is not None:
+            self._tell_resumption(resumption, changes)
+        elif beginning is not None:
+            self._tell_beginning(beginning)
+        elif attempts:
+            count = f"{len(attempts)} earlier attempt{'s' * (len(attempts) > 1)}"
+            text = f"no checkpoint was committed by {count}; starting from the beginning"
+            self._voice.say("from_start", f"{self._wishes.folder}: {text}")
+
+    def _of_folders(self) -> list[str]:
+        """What somebody may not expect of the folders that the savers have."""
+        folder, savers = self._wishes.folder, [one for target in self._targets for one in target.schedules]
+        found = []
+        if not any(one.folder == self._house.storage.root for one in savers):
+            elsewhere = ", ".join(dict.fromkeys(one.folder for one in savers))
+            found.append(
+                f"folder: the savers save in {elsewhere} (savers=), and that counts; Run(folder=) says {folder}, "
+                "which gets the run's records and no checkpoint"
+            )
+        if not any(one.extent.whole for one in savers):
+            found.append(
+                "no saver saves all of the state, so this run cannot be resumed: leave out items= and exclude= in one"
+            )
+        return found
+
+    def _tell_resumption(self, resumption: Resumption, changes: list[str]) -> None:
+        progress, name = resumption.progress, resumption.entry.name
+        where = f"epoch {progress.epoch}, batch {progress.batch}, step {progress.step}"
+        there = "" if resumption.storage is self._house.storage else f" in {resumption.storage.url}"
+        text = f"{self._wishes.folder}: resumed from {name}{there} ({where})"
+        self._voice.say("resumed", text, name=name, step=progress.step)
+        if changes:
+            self._voice.say(
+                "config_changed", f"config changed since the checkpoint: {'; '.join(changes)} (restored state is not)"
+            )
+        rates = resumption.entry.manifest.learning_rates
+        for message in overridden(resumption.stored.settings, self._wishes.settings, rates):
+            self._voice.warn("settings_changed", message)
+
+    def _tell_beginning(self, beginning: Beginning) -> None:
+        for source in beginning.sources:
+            what = "" if beginning.whole else f"{', '.join(source.items.values())} of the state "
+            text = f"{self._wishes.folder}: {what}starts from {source.entry.name} of run {source.entry.manifest.run}"
+            self._voice.say("started_from", text, name=source.entry.name)
+
+
+def _targets(wishes: Wishes, own: LocalStorage) -> list[Target]:
+    """The folders that savers save into, the run's own first, each with the schedules of its savers."""
+    found: dict[str, Target] = {}
+    for index, saver in enumerate(wishes.savers):
+        storage = own if saver.folder is None else _storage(saver.folder, own)
+        target = found.setdefault(os.path.realpath(storage.root), Target(storage, Catalog(storage)))
+        where = f"savers[{index}]: " if len(wishes.savers) > 1 else ""
+        extent = make_extent(wishes.items.items, saver.items, saver.exclude, where)
+        key = _key(target, wishes.folder, len(target.schedules))
+        target.schedules.append(Schedule(saver, key, target.folder, extent))
+    return sorted(found.values(), key=lambda target: target.storage is not own)
+
+
+def _storage(folder: str, own: LocalStorage) -> LocalStorage:
+    storage = LocalStorage(folder)
+    return own if os.path.realpath(storage.root) == os.path.realpath(own.root) else storage
+
+
+def _key(target: Target, run_folder: Path, place: int) -> str:
+    """What tells a saver from the others in later attempts, also when the run was moved as a whole."""
+    relative = os.path.relpath(target.folder, run_folder)
+    return relative if place == 0 else f"{relative} {place + 1}"
+
+
+def ask_again(targets: Sequence[Target], remembered: Mapping[str, Remembered], order: tuple[int, int]) -> None:
+    """A saver that took part in the snapshot resumed from, and whose checkpoint of it is not there, is due again.
+
+    Its folder may have been full, or the machine died between two folders.
+    """
+    for target in targets:
+        fired = [(one, remembered[one.key].fired) for one in target.schedules if one.key in remembered]
+        if any(reasons for _, reasons in fired) and not target.holds(order):
+            for schedule, reasons in fired:
+                for reason in reasons:
+                    schedule.request(reason)
+
+
+def _values(resumption: Resumption | None, beginning: Beginning | None) -> dict[str, Any]:
+    if resumption is not None:
+        return resumption.values
+    return {} if beginning is None else beginning.values()
+
+
+def _origins(resumption: Resumption | None, beginning: Beginning | None) -> tuple[Origin, ...]:
+    if resumption is not None:
+        return resumption.entry.manifest.origins
+    return () if beginning is None else tuple(one.origin for one in beginning.sources)

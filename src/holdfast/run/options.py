@@ -1,0 +1,183 @@
+"""The options of a run and its savers: which of several places says what each one is.
+
+The order is that of `PRECEDENCE`; ``docs/savers.md`` has it as a table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.errors import UsageError
+from holdfast.policies.keep import KeepPolicy
+from holdfast.policies.save import SavePolicy
+from holdfast.policies.sense import check_sense
+from holdfast.policies.written import written
+from holdfast.run.configuration import Configuration
+from holdfast.run.name_template import NameTemplate
+from holdfast.run.saver import DEFAULTS, Saver, checked
+
+PRECEDENCE = ("Saver", "argument", "configuration", "environment", "default")
+"""Whose word counts, the first one first; within a configuration, that of a saver's own table."""
+PREFIX = "HOLDFAST_"
+RUN_OPTIONS = ("folder", "start_from")
+_LISTS = ("items", "exclude")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The value of an option, the kind of place that says so, and where that is."""
+
+    value: Any
+    place: str
+    source: str
+
+
+def resolve(found: Sequence[Setting]) -> Setting:
+    """The setting that counts: that of the place that stands first in `PRECEDENCE`.
+
+    >>> resolve([Setting(3, "environment", "HOLDFAST_KEEP"), Setting(5, "argument", "Run(keep=)")]).value
+    5
+    """
+    return min(found, key=lambda one: PRECEDENCE.index(one.place))
+
+
+@dataclass(slots=True)
+class Options:
+    """What a run was given, in all places.
+
+    ``used`` has every option with the setting that counts, ``remarks`` are sentences that the user should hear.
+    """
+
+    arguments: Mapping[str, Any]
+    configuration: Configuration | None
+    environment: Mapping[str, str]
+    used: dict[str, Setting] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def folder(self) -> str:
+        """The run's folder. Raises `UsageError` if nobody names one."""
+        found = self._outside("folder")
+        if not found:
+            raise UsageError(
+                f"Run(folder=None): give the path of a folder, here, in a configuration, or as {PREFIX}FOLDER."
+            )
+        return str(self._use("folder", found))
+
+    def start_from(self) -> Any:
+        """Where the state comes from at first; None where nobody says."""
+        return self._use("start_from", [*self._outside("start_from"), Setting(None, "default", "default")])
+
+    def savers(self, given: Sequence[Saver] | None) -> list[Saver]:
+        """The savers of the run, each with all of its options: those given, or those of the configuration, or one."""
+        self._check_names()
+        tables = self.configuration.savers if self.configuration is not None and given is None else ()
+        savers = _listed(given) if given is not None else [Saver() for _ in tables or (None,)]
+        for index, saver in enumerate(savers):
+            own = self._table(index) if tables else _own(index, saver)
+            saver.set({option: self._of_saver(index, option, own) for option in DEFAULTS})
+            check_sense(saver.save, saver.keep)
+        return savers
+
+    def _of_saver(self, index: int, option: str, own: Mapping[str, Setting]) -> Any:
+        found = [own[option]] if option in own else []
+        # The folder that is named for the run is not one for all of its savers.
+        found += self._outside(option) if option != "folder" else []
+        self._compare(option, found)
+        return self._use(f"saver[{index}].{option}", [*found, Setting(DEFAULTS[option], "default", "default")])
+
+    def _compare(self, option: str, found: Sequence[Setting]) -> None:
+        """Two that are both in the script, and differ: one of them is not what somebody thinks."""
+        said = {one.place: one for one in found if one.place in ("Saver", "argument")}
+        if len(said) == 2 and said["Saver"].value != said["argument"].value:
+            self.remarks.append(
+                f"{option}: {said['Saver'].source} says {shown(said['Saver'].value)}, and that counts; "
+                f"{said['argument'].source} says {shown(said['argument'].value)}, which is not used"
+            )
+
+    def _table(self, index: int) -> dict[str, Setting]:
+        """What a saver's own table in the configuration says."""
+        assert self.configuration is not None
+        where, table = self.configuration.where, self.configuration.savers[index]
+        return {
+            option: _checked(option, value, "configuration", where("saver", index, option))
+            for option, value in table.items()
+        }
+
+    def _outside(self, option: str) -> list[Setting]:
+        """What is said of an option outside of savers."""
+        found = []
+        if self.arguments.get(option) is not None:
+            found.append(_checked(option, self.arguments[option], "argument", f"Run({option}=)"))
+        if self.configuration is not None and option in self.configuration.options:
+            value, where = self.configuration.options[option], self.configuration.where(option)
+            found.append(_checked(option, value, "configuration", where))
+        variable = _variable(option)
+        if self.environment.get(variable):
+            found.append(_checked(option, _parsed(option, self.environment[variable]), "environment", variable))
+        return found
+
+    def _use(self, name: str, found: Sequence[Setting]) -> Any:
+        self.used[name] = resolve(found)
+        return self.used[name].value
+
+    def _check_names(self) -> None:
+        known = {_variable(option) for option in (*RUN_OPTIONS, *DEFAULTS)}
+        for name in sorted(self.environment.keys() - known):
+            near = difflib.get_close_matches(name, known, 1, 0.8)
+            hint = f"was {near[0]} meant?" if near else f"there are {', '.join(sorted(known))}"
+            self.remarks.append(f"{name} in the environment means nothing to holdfast; {hint}")
+
+
+def environment() -> dict[str, str]:
+    """The variables that concern holdfast."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+
+
+def described(used: Mapping[str, Setting]) -> dict[str, dict[str, str]]:
+    """Settings in words, for the attempt's record and ``holdfast show --config``."""
+    return {option: {"value": shown(one.value), "source": one.source} for option, one in used.items()}
+
+
+def shown(value: Any) -> str:
+    """A value as one would write it in a script."""
+    if isinstance(value, NameTemplate):
+        return repr(value.text)
+    return written(value) if isinstance(value, SavePolicy | KeepPolicy) else repr(value)
+
+
+def _checked(option: str, value: Any, place: str, source: str) -> Setting:
+    if option == "start_from":
+        return Setting(value, place, source)
+    try:
+        return Setting(checked(option, value), place, source)
+    except UsageError as error:
+        # An argument's own name begins the message already.
+        raise error if place == "argument" else UsageError(f"{source}: {error}") from None
+
+
+def _parsed(option: str, text: str) -> Any:
+    """Phrases in a variable are separated by semicolons, names by commas."""
+    if option in ("save", "keep"):
+        return [one.strip() for one in text.split(";") if one.strip()]
+    return [one.strip() for one in text.split(",") if one.strip()] if option in _LISTS else text
+
+
+def _variable(option: str) -> str:
+    return f"{PREFIX}{option.upper()}"
+
+
+def _own(index: int, saver: Saver) -> dict[str, Setting]:
+    return {option: Setting(value, "Saver", f"savers[{index}]") for option, value in saver.given.items()}
+
+
+def _listed(savers: Any) -> list[Saver]:
+    found = list(savers) if isinstance(savers, (list, tuple)) else []
+    if not found or not all(isinstance(one, Saver) for one in found):
+        raise UsageError(f"savers={savers!r}: expected a list of Saver objects, at least one.")
+    if len({id(one) for one in found}) < len(found):
+        raise UsageError("savers=: the same Saver is in the list twice; make one for each folder.")
+    return found

@@ -1,0 +1,103 @@
+"""A folder that savers save into: what is there, and what may go for what comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from holdfast.engine.catalog import Catalog, Entry
+from holdfast.engine.holds import held
+from holdfast.engine.pins import pinned
+from holdfast.policies.forecast import Shortage, shortage
+from holdfast.policies.keep import KeepPolicy, Kept, describe, plan
+from holdfast.run.extent import Extent
+from holdfast.run.schedule import Schedule
+from holdfast.storage.local import LocalStorage
+
+NEWEST = "newest"
+RESUMABLE = "the newest to resume from"
+
+
+@dataclass(slots=True, eq=False)
+class Target:
+    """One folder of the run, and the schedules of the savers that have it.
+
+    ``uncounted`` are checkpoints that retention neither counts nor deletes: abandoned by a rollback, of another run,
+    or found to be corrupt.
+    """
+
+    storage: LocalStorage
+    catalog: Catalog
+    schedules: list[Schedule] = field(default_factory=list)
+    uncounted: frozenset[str] = frozenset()
+
+    @property
+    def folder(self) -> str:
+        return self.storage.root
+
+    def plan(self, coming: Kept) -> dict[str, str | None]:
+        """For each checkpoint here and the one ``coming``, oldest first, why it stays, or None if it goes then.
+
+        Asked of the storage, never of memory. Each saver's policy looks at those that were saved for it, so that many
+        of one do not push out the other's; what none of them looks at stays.
+        """
+        entries = [one for one in self.catalog.list().entries if one.name not in self.uncounted]
+        checkpoints = [*(described(one) for one in entries), coming]
+        return plan(_Savers(tuple(self.schedules)), checkpoints, self._protected(checkpoints))
+
+    def _protected(self, checkpoints: Sequence[Kept]) -> dict[str, str]:
+        """What no policy may remove. The newest is the one to come: it is committed before anything goes."""
+        whole = [one for one in checkpoints if one.whole]
+        regular = [one for one in whole if not one.on_error]
+        return {
+            **held(self.storage),
+            **dict.fromkeys(pinned(self.storage), "pinned"),
+            **{one.name: RESUMABLE for one in (*regular[-1:], *whole[-1:])},
+            checkpoints[-1].name: NEWEST,
+        }
+
+    def shortage(self) -> Shortage | None:
+        """Whether the disk is too small for what the keep policies here ask for, if saves go on as they do."""
+        entries = [one for one in self.catalog.list().entries if one.name not in self.uncounted]
+        free = self.storage.free()
+        if not entries or free is None:
+            return None
+        return shortage(_Savers(tuple(self.schedules)), [described(one) for one in entries], free)
+
+    def holds(self, order: tuple[int, int]) -> bool:
+        """Whether the checkpoint of that attempt and ordinal is here."""
+        return any(one.order == order for one in self.catalog.list().entries)
+
+
+def described(entry: Entry) -> Kept:
+    """What a keep policy may know of a committed checkpoint."""
+    return describe(entry.name, entry.manifest, entry.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Savers(KeepPolicy):
+    """The union of what the savers of one folder keep, by their own rules, which a user may have overridden."""
+
+    schedules: tuple[Schedule, ...]
+
+    def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        found: dict[str, list[str]] = {}
+        seen: set[str] = set()
+        places = range(len(self.schedules))
+        for place, schedule in enumerate(self.schedules):
+            own = [one for one in checkpoints if _is_for(one, place, places, schedule.extent)]
+            seen.update(one.name for one in own)
+            for name, reason in schedule.saver.should_keep(own).items():
+                found.setdefault(name, []).append(reason)
+        for one in checkpoints:
+            if one.name not in seen:
+                found[one.name] = ["of no saver of this run"]
+        return {name: ", ".join(reasons) for name, reasons in found.items()}
+
+
+def _is_for(checkpoint: Kept, place: int, places: range, extent: Extent) -> bool:
+    """Whether it was saved for the saver in that place; where none of them is named in it, whether it holds enough."""
+    named = checkpoint.savers.intersection(places)
+    if len(places) > 1 and named:
+        return place in named
+    return checkpoint.whole if extent.whole else extent.items.issubset(checkpoint.items)
