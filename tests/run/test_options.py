@@ -111,11 +111,11 @@ def test_every_option_can_be_set_in_the_environment() -> None:
 
 def test_a_variable_that_means_nothing_is_named() -> None:
     """With the one that was meant, if it is near; it would otherwise be accepted and ignored."""
-    found = options(variables={"HOLDFAST_SAVES": "at end", "HOLDFAST_COLOUR": "red"})
+    found = options(variables={"HOLDFAST_SAVES": "at end", "HOLDFAST_MACHINE": "x"})
     found.savers(None)
-    colour, saves = found.remarks
+    other, saves = found.remarks
     assert saves == "HOLDFAST_SAVES in the environment means nothing to holdfast; was HOLDFAST_SAVE meant?"
-    assert colour.startswith("HOLDFAST_COLOUR in the environment means nothing to holdfast; there are HOLDFAST_EXCLUDE")
+    assert other.startswith("HOLDFAST_MACHINE in the environment means nothing to holdfast; there are HOLDFAST_EXCLUDE")
 
 
 @pytest.mark.parametrize(

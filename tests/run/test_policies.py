@@ -122,6 +122,19 @@ def test_the_final_update_is_on_disk(folder: Path, batches: int, accumulate: int
     assert newest.progress.step == -(-batches // accumulate)
 
 
+@pytest.mark.slow
+def test_the_final_update_of_39998_steps_with_an_interval_of_20000(folder: Path) -> None:
+    """As minimind counts them: 20,000 and the end, with the weights of the last update."""
+    job = small(batches=39_998)
+    with Run(folder, job.state, save=Every(steps=20_000)) as run:
+        job.fit(run, 1)
+    found = checkpoints(folder)
+    assert [one.progress.step for one in found] == [20_000, 39_998]
+    again = small()
+    found[-1].load_into(model=again.model)
+    assert all(map(torch.equal, again.weights, job.weights))
+
+
 def update(job: Any) -> None:
     job.optimizer.step()
     job.optimizer.zero_grad()

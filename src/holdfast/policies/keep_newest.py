@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,13 @@ class KeepWithin(KeepPolicy):
         if not checkpoints:
             return {}
         unit, value = given(self)
-        oldest = checkpoints[-1].created - value * SECONDS[unit]
-        return {one.name: f"within {value:g} {unit}" for one in checkpoints if one.created >= oldest}
+        kept, latest = dict[str, str](), math.inf
+        for one in reversed(checkpoints):
+            # None is younger than the one behind it, whatever a clock said: else one from the future stays for ever.
+            latest = min(latest, one.created)
+            if latest >= checkpoints[-1].created - value * SECONDS[unit]:
+                kept[one.name] = f"within {value:g} {unit}"
+        return kept
 
 
 @dataclass(frozen=True, slots=True)

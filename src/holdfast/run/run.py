@@ -42,10 +42,10 @@ class Run:
 
     ``state`` names everything that must survive: modules, optimizers, schedulers, anything with ``state_dict`` and
     ``load_state_dict``, tensors, arrays, and dicts and lists of these and of plain values. ``save`` and ``keep`` are
-    policies, callables or phrases (default: every 10 minutes, at the end, on a signal, on an error; the last 3), or
-    ``savers`` holds one `Saver` of both. ``config`` is stored, and values that changed are named on a resume.
-    ``start_from`` is another run's folder or checkpoint, used while this run has none of its own, or the name of one
-    of its own checkpoints to go back to, which abandons the later ones.
+    policies, callables or phrases, or ``savers`` is a list of `Saver` objects, which have the defaults. ``config`` is
+    stored, and values that changed are named on a resume. ``start_from`` is another run's folder or checkpoint, or
+    such by item, used while this run has none of its own, or the name of one of its own checkpoints to go back to,
+    which abandons the later ones. ``configuration`` is a file or a dict with the rest, see `from_config`.
 
     Raises `UsageError` for arguments that cannot mean anything, `OwnershipError` if another live trainer has the
     folder, `MisfitError` (with nothing changed) if the newest checkpoint does not fit ``state``, `CorruptError` if

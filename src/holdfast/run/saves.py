@@ -312,9 +312,19 @@ class Saves:
         now = time.monotonic()
         if now > self._listened + 1.0:
             self._listened = now
+            self._look_at_clock()
             with contextlib.suppress(StorageError):
                 if take_requests(self.house):
                     self.request("on request")
+
+    def _look_at_clock(self) -> None:
+        jump = self.clock.jump()
+        if jump:
+            text = (
+                f"the clock of this machine was set by {jump:+.0f} s since the start; the times of checkpoints go on "
+                "without that, so hours and days that are kept do not shift. Deadlines follow the clock."
+            )
+            self.voice.warn("clock", text, once="clock")
 
     def wait(self) -> None:
         """Waits until no save is under way, and says so if that takes long."""
