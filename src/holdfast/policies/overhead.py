@@ -39,27 +39,30 @@ class Overhead(SavePolicy):
             _require("mean_time_between_failures", self.mean_time_between_failures, math.inf, expected)
 
     def due(self, moment: Moment) -> str | None:
-        chosen = self.choice(moment)
         # What a save costs is known when it is written: one that is asked for before that would come too early.
         if moment.costs.writing or moment.event not in ("boundary", "epoch_end"):
             return None
-        if moment.since_save < chosen.seconds:
-            return None
-        return f"overhead {self.fraction:.3g} (every {chosen.seconds:.3g} s)"
+        seconds = self._seconds(moment)
+        return f"overhead {self.fraction:.3g} (every {seconds:.3g} s)" if moment.since_save >= seconds else None
 
     def choice(self, moment: Moment) -> Choice:
         """The interval that holds now, and why it is that long."""
         costs, bound = moment.costs, moment.costs.training / self.fraction
-        shortest, because = bound, f"{self._cost(moment)} has to be at most {self.fraction:.3g} of the time"
-        if costs.persist > bound:
-            shortest, because = costs.persist, f"it takes {costs.persist:.3g} s to write a save"
-        if self.mean_time_between_failures is None:
-            return Choice(shortest, because)
-        best = math.sqrt(2 * costs.training * self.mean_time_between_failures)
-        if best <= shortest:
-            return Choice(shortest, because)
-        why = f"with a failure every {self.mean_time_between_failures:.3g} s, {self._cost(moment)} pays off so often"
-        return Choice(max(_divided(best, moment), shortest), why)
+        if self._best(moment) > max(bound, costs.persist):
+            why = f"with a failure every {self.mean_time_between_failures:.3g} s, {self._cost(moment)} pays off so often"
+        elif costs.persist > bound:
+            why = f"it takes {costs.persist:.3g} s to write a save"
+        else:
+            why = f"{self._cost(moment)} has to be at most {self.fraction:.3g} of the time"
+        return Choice(self._seconds(moment), why)
+
+    def _seconds(self, moment: Moment) -> float:
+        shortest, best = max(moment.costs.training / self.fraction, moment.costs.persist), self._best(moment)
+        return max(_divided(best, moment), shortest) if best > shortest else shortest
+
+    def _best(self, moment: Moment) -> float:
+        """The interval of Young and Daly; 0 where nobody said how often the run fails."""
+        return math.sqrt(2 * moment.costs.training * (self.mean_time_between_failures or 0.0))
 
     def _cost(self, moment: Moment) -> str:
         costs = moment.costs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Hashable
 from dataclasses import fields
 from typing import Any
 
@@ -16,14 +18,18 @@ SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 
 def given(policy: Any) -> tuple[str, Any]:
     """The unit that a policy was given, and how many of it."""
-    return next(iter(_all_given(policy).items()))
+    for name in _units_of(type(policy)):
+        value = getattr(policy, name)
+        if value is not None:
+            return name, value
+    raise AssertionError("checked when constructed")
 
 
 def require_one(policy: Any) -> tuple[str, Any]:
     """`given`. Raises `UsageError` unless it is exactly one unit."""
     found = _all_given(policy)
     if len(found) != 1:
-        units = ", ".join(one.name for one in fields(policy))
+        units = ", ".join(_units_of(type(policy)))
         raise UsageError(
             f"{type(policy).__name__}() takes exactly one of {units}; got {found or 'none'}. Combine several policies "
             "with `|`."
@@ -50,4 +56,10 @@ def amount(progress: Progress, unit: str, seconds: float) -> Any:
 
 
 def _all_given(policy: Any) -> dict[str, Any]:
-    return {one.name: value for one in fields(policy) if (value := getattr(policy, one.name)) is not None}
+    return {name: value for name in _units_of(type(policy)) if (value := getattr(policy, name)) is not None}
+
+
+@functools.cache
+def _units_of(kind: Hashable) -> tuple[str, ...]:
+    """Asked at every boundary, and slow to find out."""
+    return tuple(one.name for one in fields(kind))  # type: ignore[arg-type]  # a dataclass, which types cannot say

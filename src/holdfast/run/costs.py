@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -113,6 +112,6 @@ class CostMeter:
     def _note(self, seconds: float, writing: bool) -> None:
         if not writing:
             self._quiet.append(seconds)
-            self.batch = statistics.median(self._quiet)
+            self.batch = sorted(self._quiet)[len(self._quiet) // 2]
         elif self._quiet:
             self.newest.extra += min(seconds, _SLOWEST * self.batch) - self.batch

@@ -63,6 +63,7 @@ class Schedule:
     """Whether a deadline is near whose policy ends the run."""
     _measuring: tuple[SavePolicy, ...] = ()
     _deadlines: tuple[BeforeDeadline, ...] = ()
+    _measured: tuple[float, float, bool] | None = None
     _chosen: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -129,8 +130,12 @@ class Schedule:
         return Remembered(key=self.key, memory=self.memory, saved=saved.progress, share=saved.share, fired=fired or ())
 
     def choices(self, moment: Moment) -> list[Choice]:
-        """Intervals that the policy has chosen and that differ from what it chose before."""
-        new = []
+        """Intervals that the policy has chosen since what saves cost was last known to have changed."""
+        costs = moment.costs
+        measured = costs.training, costs.persist, costs.measured
+        if not self._measuring or measured == self._measured:
+            return []
+        self._measured, new = measured, []
         for index, policy in enumerate(self._measuring):
             choice = policy.choice(moment)
             if choice is not None and _differs(self._chosen.get(index), choice.seconds):
