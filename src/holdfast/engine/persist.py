@@ -131,15 +131,19 @@ def _write_digested(attempt: Try, file: str, blocks: Iterable[memoryview], size:
 
 
 def _read_back(attempt: Try, file: str, record: FileRecord) -> None:
-    """Raises `StorageError` unless the medium holds what was written."""
+    """Raises `StorageError` unless the medium holds what was written, all of it."""
+    end = 0
     for index, block in enumerate(attempt.read_back(file, block_size=record.block_size)):
-        if block_digest(block) != record.blocks[index]:
-            begin = index * record.block_size
-            raise StorageError(
-                errno.EIO,
-                f"{file}: read back from the medium, bytes {begin:,} to {begin + len(block):,} are not the ones that "
-                "were written. Do not trust this disk: check it, and save somewhere else.",
-            )
+        begin, end = end, end + len(block)
+        if end > record.size or block_digest(block) != record.blocks[index]:
+            raise _spoilt(file, f"bytes {begin:,} to {end:,} are not the ones that were written")
+    if end != record.size:
+        raise _spoilt(file, f"there are {end:,} bytes, where {record.size:,} were written")
+
+
+def _spoilt(file: str, what: str) -> StorageError:
+    advice = "Do not trust this disk: check it, and save somewhere else."
+    return StorageError(errno.EIO, f"{file}: read back from the medium, {what}. {advice}")
 
 
 def _committed_before(

@@ -49,7 +49,8 @@ class Overhead(SavePolicy):
         """The interval that holds now, and why it is that long."""
         costs, bound = moment.costs, moment.costs.training / self.fraction
         if self._best(moment) > max(bound, costs.persist):
-            why = f"with a failure every {self.mean_time_between_failures:.3g} s, {self._cost(moment)} pays off so often"
+            failures = f"with a failure every {self.mean_time_between_failures:.3g} s"
+            why = f"{failures}, {self._cost(moment)} pays off so often"
         elif costs.persist > bound:
             why = f"it takes {costs.persist:.3g} s to write a save"
         else:

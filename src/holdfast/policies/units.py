@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Hashable
 from dataclasses import fields
 from typing import Any
 
@@ -59,7 +57,11 @@ def _all_given(policy: Any) -> dict[str, Any]:
     return {name: value for name in _units_of(type(policy)) if (value := getattr(policy, name)) is not None}
 
 
-@functools.cache
-def _units_of(kind: Hashable) -> tuple[str, ...]:
+def _units_of(kind: type) -> tuple[str, ...]:
     """Asked at every boundary, and slow to find out."""
-    return tuple(one.name for one in fields(kind))  # type: ignore[arg-type]  # a dataclass, which types cannot say
+    if kind not in _units:
+        _units[kind] = tuple(one.name for one in fields(kind))
+    return _units[kind]
+
+
+_units: dict[type, tuple[str, ...]] = {}
