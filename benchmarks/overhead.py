@@ -5,8 +5,8 @@
 A network is trained on generated images. Midway each step takes four times as many of them, and the state grows to
 four times its size. What saving costs is measured from outside of holdfast, by the loop's own clock: how much longer
 than usual the time between two bodies was where a snapshot was taken, and how much longer than usual a body took while
-the writer was at work; "usual" is the median of the quiet ones around it. The other way round, from cheap to dear and from
-dear to cheap, is measured in turn.
+the writer was at work; "usual" is the median of the quiet ones around it. From cheap to dear and from dear to cheap
+are measured in turn.
 
 Prints a table, and writes ``benchmarks/results/overhead.json`` and ``benchmarks/results/overhead.png``.
 """

@@ -17,6 +17,7 @@ from holdfast import (  # noqa: E402  torch may be missing
     NotFoundError,
     Run,
     UsageError,
+    best,
     checkpoints,
     latest,
 )
@@ -68,6 +69,24 @@ def test_latest_passes_over_what_a_rollback_abandoned(run_folder):
     train(run_folder, epochs=1, start_from=NAMES[1])
     assert [one.name for one in checkpoints(run_folder)] == NAMES
     assert latest(run_folder).name == NAMES[1]
+
+
+def test_the_best_is_the_one_with_the_best_value(tmp_path):
+    """By any metric; NaN is no value, and of equal ones it is the first. None where nobody logged it."""
+    folder, losses = tmp_path / "run", [3.0, 1.0, math.nan, 1.0, 2.0]
+    model = torch.nn.Linear(2, 1)
+    with Run(folder, {"model": model}, save="every 1 epochs", keep="all") as run:
+        for epoch in run.epochs(5):
+            for _ in run.batches([torch.ones(1, 2)]):
+                run.log(loss=losses[epoch])
+            run.wait()
+    assert best(folder, "loss").progress.epoch == 2
+    assert best(folder, "loss", mode="max").progress.epoch == 1
+    assert best(folder, "accuracy") is None
+    with pytest.raises(UsageError, match="mode"):
+        best(folder, "loss", mode="lowest")
+    with pytest.raises(NotFoundError):
+        best(tmp_path / "nowhere", "loss")
 
 
 @pytest.mark.parametrize(("harm", "kind"), SEEN_AT_ONCE, **by_name)

@@ -4,6 +4,7 @@ The blocks of one file run in order, in one namespace, in a temporary folder. An
 may say ``<!-- setup: NAME -->``, which runs ``tests/documents/NAME.py`` first, or ``<!-- skip: REASON -->``.
 """
 
+import ast
 import json
 import re
 import subprocess
@@ -95,3 +96,14 @@ def test_a_misspelt_remark_is_an_error():
     """A remark that means nothing is not silently ignored."""
     with pytest.raises(AssertionError, match=r"a.md:2: 'skipp' means nothing"):
         script("a.md", "<!-- skipp: why -->\n```python\n1 / 0\n```\n")
+
+
+def test_every_row_of_the_features_names_a_test_that_is_there():
+    """A feature without a test is a claim."""
+    text = (ROOT / "docs" / "features.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "shown by |" not in line]
+    assert len(rows) > 50
+    for row in rows:
+        path, _, name = re.search(r"`(tests/[^`]+)`", row)[1].partition("::")
+        found = {node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if hasattr(node, "name")}
+        assert name in found, row

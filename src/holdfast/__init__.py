@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from holdfast.checkpoint import Checkpoint, checkpoints, latest
+    from holdfast.checkpoint import Checkpoint, best, checkpoints, latest
     from holdfast.errors import (
         AlreadyExistsError,
         CorruptError,
@@ -95,6 +95,7 @@ __all__ = [
     "UnsupportedFormatError",
     "UsageError",
     "When",
+    "best",
     "checkpoints",
     "follow",
     "latest",
@@ -102,7 +103,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "holdfast.checkpoint": ("Checkpoint", "checkpoints", "latest"),
+    "holdfast.checkpoint": ("Checkpoint", "best", "checkpoints", "latest"),
     "holdfast.follower": ("follow",),
     "holdfast.format.values": ("register_codec",),
     "holdfast.policies.best": ("OnBest",),

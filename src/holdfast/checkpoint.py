@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -15,13 +16,14 @@ import msgspec
 
 from holdfast.engine.catalog import Catalog, Entry, Listing
 from holdfast.engine.holds import hold
-from holdfast.engine.lineage import find_abandoned, find_foreign
+from holdfast.engine.lineage import find_left_behind
 from holdfast.engine.place import find, find_run, reopen
 from holdfast.engine.read import verify
-from holdfast.engine.run_folder import read_attempts
 from holdfast.errors import CorruptError, HoldfastWarning, MisfitError, NotFoundError, UsageError
 from holdfast.format.dtypes import nbytes
 from holdfast.format.manifest import Manifest
+from holdfast.policies.best import Mode, check_metric
+from holdfast.policies.keep import describe
 from holdfast.state.adapt import adapt
 from holdfast.state.item import Restore, resolved
 from holdfast.state.loading import INTERNAL, fit, load
@@ -272,9 +274,42 @@ def latest(folder: str | os.PathLike[str]) -> Checkpoint | None:
     `NotFoundError` if ``folder`` is not there or is no run folder.
     """
     storage = find_run(folder)
+    usable = _usable(storage)
+    return Checkpoint(storage, usable[-1]) if usable else None
+
+
+def best(folder: str | os.PathLike[str], metric: str, mode: Mode = "min") -> Checkpoint | None:
+    """The checkpoint of a run folder with the lowest or, with ``"max"``, the highest value of ``metric``.
+
+    Of equal ones it is the first. Those without the metric, or with NaN, do not count; None if no other is there.
+    Passes over and raises what `latest` does, and raises `UsageError` for a mode that is none.
+
+    >>> import tempfile, torch
+    >>> from holdfast import Every, Run, best
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Run(folder, state={"model": torch.nn.Linear(2, 1)}, save=Every(epochs=1)) as run:
+    ...         for epoch in run.epochs(3):
+    ...             for batch in run.batches([torch.ones(1, 2)]):
+    ...                 run.log(loss=[2.0, 1.0, 3.0][epoch])
+    ...             run.wait()
+    ...     best(folder, "loss").progress.epoch
+    2
+    """
+    check_metric("best", metric, mode)
+    storage = find_run(folder)
+    kept = {one.name: describe(one.name, one.manifest, one.size).metrics.get(metric) for one in _usable(storage)}
+    values = {name: value for name, value in kept.items() if value is not None and not math.isnan(value)}
+    if not values:
+        return None
+    name = min(values, key=lambda one: values[one] if mode == "min" else -values[one])
+    return Checkpoint(storage, reopen(storage, name))
+
+
+def _usable(storage: LocalStorage) -> list[Entry]:
+    """The checkpoints, oldest first, but those that a rollback or another run left."""
     entries = _listing(storage).entries
-    abandoned = find_abandoned(entries, read_attempts(storage)) | find_foreign(storage, entries)
-    return next((Checkpoint(storage, one) for one in reversed(entries) if one.name not in abandoned), None)
+    left = find_left_behind(storage, entries)
+    return [one for one in entries if one.name not in left]
 
 
 def _listing(storage: LocalStorage) -> Listing:

@@ -14,7 +14,7 @@ from holdfast.checkpoint import Checkpoint
 from holdfast.engine.catalog import Broken, Catalog, Entry
 from holdfast.engine.holds import hold
 from holdfast.engine.journal import journal_path, read_journal
-from holdfast.engine.lineage import find_abandoned, find_foreign
+from holdfast.engine.lineage import find_left_behind
 from holdfast.engine.place import find_run
 from holdfast.engine.run_folder import read_attempts, read_identity, trainer_of
 from holdfast.errors import CorruptError, HoldfastWarning, NotFoundError, StorageError, UsageError
@@ -142,8 +142,7 @@ class _Trail:
         listing = Catalog(self._storage).list()
         for broken in listing.broken:
             self._warn_of(broken)
-        gone = find_abandoned(listing.entries, read_attempts(self._storage))
-        self._passed_over |= gone | find_foreign(self._storage, listing.entries)
+        self._passed_over |= find_left_behind(self._storage, listing.entries)
         return [one for one in listing.entries if self._is_unseen(one.name)]
 
     def _is_unseen(self, text: str) -> bool:

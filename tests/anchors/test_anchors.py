@@ -21,8 +21,10 @@ from holdfast import (
     Every,
     ExactnessWarning,
     HoldfastWarning,
+    KeepBest,
     KeepLast,
     MisfitError,
+    OnBest,
     OnSignal,
     Run,
     SaveError,
@@ -409,6 +411,43 @@ class TestRetention:
         moved = Path(shutil.move(folder, folder.parent / "moved"))
         resumed(moved, save=Every(batches=1), keep=KeepLast(2))
         assert len(History(moved).checkpoints) == 2
+
+    def test_a_moved_folder_forgets_the_best(self, folder: Path) -> None:
+        """What was best before is neither deleted for something worse, nor saved again."""
+        losses = [3.0, 1.0, 2.0, 4.0]
+        for place, epochs in ((folder, 2), (folder.parent / "moved", 4)):
+            if epochs == 4:
+                shutil.move(folder, place)
+            job = small()
+            with Run(place, job.state, save=OnBest("loss"), keep=KeepBest("loss") | KeepLast(1)) as run:
+                for epoch in run.epochs(epochs):
+                    for (inputs,) in run.batches(job.loader):
+                        job.step(inputs)
+                    run.log(loss=losses[epoch])
+        assert [one.metrics["loss"] for one in checkpoints(folder.parent / "moved")] == [1.0, 4.0]
+
+    def test_failed_saves_push_out_good_ones(self, folder: Path, writer_fault: Any) -> None:
+        """However many fail, what was committed before stays."""
+        train(str(folder), keep=KeepLast(2))
+        before = History(folder).checkpoints
+        writer_fault(action="error", function="rename", errno=28, times=100)
+        job = small()
+        run = Run(folder, job.state, save=Every(batches=1), keep=KeepLast(2))
+        with pytest.warns(HoldfastWarning, match="failed"):
+            job.fit(run, 4, lambda _: run._session.saves.wait())
+        with pytest.raises(SaveError):
+            run.close()
+        assert History(folder).checkpoints == before
+
+    def test_a_second_folder_of_the_users_own_is_left_alone(self, folder: Path) -> None:
+        """Also one that a saver is given and that has other files in it."""
+        other = folder.parent / "other"
+        other.mkdir()
+        mine = [other / name for name in ("notes.txt", "my.partial-notes", "step-1")]
+        for path in mine:
+            path.write_text("mine")
+        train(str(folder), savers=[Saver(), Saver(other, save=Every(batches=1), keep=KeepLast(1))], save=None)
+        assert [path.read_text() for path in mine] == ["mine"] * 3
 
     def test_accelerate_deletes_the_oldest_before_writing(self, copy: Path, writer_fault: Any) -> None:
         """With room for one only, a save that fails leaves the old one."""

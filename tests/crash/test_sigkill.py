@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import checkpoints
+from tests.harness.digits import BATCHES, EPOCHS
 from tests.harness.history import History, assert_nothing_lost, assert_same_bits, assert_same_losses
 from tests.harness.trainers import Trainer, start
 
@@ -41,14 +43,14 @@ class Reference:
         return Kill(process, call + 1, choice.choice(("before", "after")))
 
 
-def measure(folder: Path, workers: int) -> Reference:
+def measure(folder: Path, workers: int, other: str | None = None) -> Reference:
     """Trains once without holdfast, and once with it to count."""
     assert start(TWIN, folder / "twin.out", result=str(folder / "twin"), workers=workers).wait() == 0
     counts = {name: folder / name for name in ("trainer", "writer")}
     faults = {name: [{"action": "count", "token": str(path)}] for name, path in counts.items()}
     counted = start(
         TRAIN, folder / "counted.out", folder=str(folder / "counted"), result=str(folder / "counted.result"),
-        workers=workers, faults=faults["trainer"], writer_faults=faults["writer"],
+        workers=workers, faults=faults["trainer"], writer_faults=faults["writer"], other=other,
     )  # fmt: skip
     assert counted.wait() == 0, counted.text
     calls = {name: len(path.read_text().splitlines()) for name, path in counts.items()}
@@ -63,8 +65,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 class Campaign:
     """One run, started again and again until it ends by itself."""
 
-    def __init__(self, place: Path, reference: Reference, workers: int = 0) -> None:
+    def __init__(self, place: Path, reference: Reference, workers: int = 0, two: bool = False) -> None:
         self.place, self.reference, self.workers = place, reference, workers
+        self.other = str(place / "other") if two else None
         place.mkdir()
         self.history = History(place / "run")
         self.struck = 0
@@ -83,7 +86,7 @@ class Campaign:
         faults = {kill.process: [fault]} if kill else {}
         return start(
             TRAIN, self.place / f"{number}.out", folder=str(self.place / "run"), result=str(self.place / "result"),
-            workers=self.workers, faults=faults.get("trainer"), writer_faults=faults.get("writer"),
+            workers=self.workers, faults=faults.get("trainer"), writer_faults=faults.get("writer"), other=self.other,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -94,15 +97,20 @@ class Campaign:
         assert self.history.debris == []
         assert_same_bits(self.place / "result", self.reference.twin)
         assert_same_losses(self.history, self.reference.twin)
+        if self.other is not None:
+            models = History(Path(self.other))
+            models.verify_all()
+            assert models.debris == []
+            assert [one.progress.batches for one in checkpoints(self.other)][-1] == BATCHES * EPOCHS
 
 
-def strike(total: int, seed: int, place: Path, reference: Reference, workers: int = 0) -> None:
+def strike(total: int, seed: int, place: Path, reference: Reference, workers: int = 0, two: bool = False) -> None:
     """Runs of one kill, and of up to four in a row, until ``total`` kills have struck."""
     choice = random.Random(seed)
     struck = 0
     while struck < total:
         kills = [reference.draw(choice) for _ in range(choice.choice((1, 1, 1, 4)))]
-        campaign = Campaign(place / f"{struck}-{choice.randrange(1 << 30):x}", reference, workers)
+        campaign = Campaign(place / f"{struck}-{choice.randrange(1 << 30):x}", reference, workers, two)
         try:
             campaign.finish(iter(kills))
             campaign.check()
@@ -128,6 +136,18 @@ def test_kills_with_loader_workers_alive(tmp_path: Path) -> None:
     """The workers of a killed trainer outlive it by seconds, and hold neither its locks nor its writer."""
     reference = measure(tmp_path, workers=2)
     strike(4, 1, tmp_path, reference, workers=2)
+
+
+def test_kills_with_two_savers(tmp_path: Path) -> None:
+    """Each folder is whole at every instant, and both have their last checkpoint at the end."""
+    strike(6, 1, tmp_path, measure(tmp_path, workers=0, other=str(tmp_path / "counted.other")), two=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3])
+def test_more_kills_with_two_savers(tmp_path: Path, seed: int) -> None:
+    """The same, at more calls."""
+    strike(20, seed, tmp_path, measure(tmp_path, workers=0, other=str(tmp_path / "counted.other")), two=True)
 
 
 @pytest.mark.slow

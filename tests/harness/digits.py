@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from holdfast import Every, KeepLast, Run
+from holdfast import Every, KeepLast, Run, Saver
 from tests.harness.injection import syscalls
 
 EPOCHS = 3
@@ -78,11 +78,16 @@ def twin(result: str, workers: int = 0) -> None:
     write_result(job, result)
 
 
-def train(folder: str, result: str, workers: int = 0, faults: list[dict[str, Any]] | None = None) -> None:
-    """The training under holdfast. ``faults`` are put in the way of this process."""
+def train(
+    folder: str, result: str, workers: int = 0, faults: list[dict[str, Any]] | None = None, other: str | None = None
+) -> None:
+    """The training under holdfast. ``faults`` are put in the way of this process; the model also goes to ``other``."""
     job = make(workers)
     syscalls.install(faults or [])
-    run = Run(folder, state=job.state, save=Every(batches=2), keep=KeepLast(2))
+    savers = [Saver(save=Every(batches=2), keep=KeepLast(2))]
+    if other is not None:
+        savers.append(Saver(other, save=Every(batches=3), keep=KeepLast(2), items=["model"]))
+    run = Run(folder, state=job.state, savers=savers)
     fit(job, run.epochs(EPOCHS), lambda: run.batches(job.loader), run.log)
     run.close()
     write_result(job, result)

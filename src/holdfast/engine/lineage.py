@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from holdfast.engine.catalog import Entry
 from holdfast.engine.journal import read_journal
-from holdfast.engine.run_folder import AttemptRecord, read_identity
+from holdfast.engine.run_folder import AttemptRecord, read_attempts, read_identity
 from holdfast.format.names import RUN_FILE, CheckpointName
 from holdfast.storage.base import Storage
+from holdfast.storage.local import LocalStorage
 from holdfast.types import Json
 
 ON_ERROR = "on error"
@@ -36,6 +37,12 @@ def find_foreign(storage: Storage, entries: Iterable[Entry]) -> frozenset[str]:
         return frozenset()
     run = read_identity(storage).run
     return frozenset(one.name for one in entries if one.manifest.run != run)
+
+
+def find_left_behind(storage: LocalStorage, entries: Iterable[Entry]) -> frozenset[str]:
+    """Names of checkpoints that nobody means who asks for those of the run: abandoned, or another run's."""
+    listed = list(entries)
+    return find_abandoned(listed, read_attempts(storage)) | find_foreign(storage, listed)
 
 
 def resume_order(entries: Iterable[Entry], futile: frozenset[str]) -> list[Entry]:

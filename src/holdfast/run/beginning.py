@@ -10,10 +10,9 @@ from typing import Any
 
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.holds import hold
-from holdfast.engine.lineage import find_abandoned, find_foreign
+from holdfast.engine.lineage import find_left_behind
 from holdfast.engine.place import find, reopen
 from holdfast.engine.read import bytes_to_read, verify
-from holdfast.engine.run_folder import read_attempts
 from holdfast.errors import CorruptError, MisfitError, NotFoundError, StorageError, UsageError
 from holdfast.format.manifest import Origin
 from holdfast.run.items import Items
@@ -162,5 +161,5 @@ def _find(path: Any, where: str, item: str | None) -> tuple[LocalStorage, Entry]
 def _usable(storage: LocalStorage) -> list[Entry]:
     """The checkpoints of a run folder, but those that a rollback or another run left."""
     entries = Catalog(storage).list().entries
-    passed = find_abandoned(entries, read_attempts(storage)) | find_foreign(storage, entries)
-    return [one for one in entries if one.name not in passed]
+    left = find_left_behind(storage, entries)
+    return [one for one in entries if one.name not in left]

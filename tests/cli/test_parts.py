@@ -1,0 +1,64 @@
+"""Checkpoints that hold only parts of the state, and what a run chose by itself, at the shell."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from holdfast import AtEnd, Every, KeepAll, Overhead, Run, Saver, checkpoints  # noqa: E402  torch may be missing
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A run of 6 batches: whole at 2 and 4, the model alone behind each, in the same folder. Not to be changed."""
+    folder, model = tmp_path_factory.mktemp("mixed") / "run", torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    savers = [
+        Saver(save=Every(batches=2), keep=KeepAll()),
+        Saver(save=Every(batches=1), keep=KeepAll(), items=["model"], name="model-{batches}"),
+    ]
+    with Run(folder, {"model": model, "optimizer": optimizer}, savers=savers) as run:
+        for batch in run.steps([torch.ones(1, 2)] * 6, 6):
+            run.wait()
+            model(batch).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if run.progress.batches == 5:
+                run._session.saves.main[0].saver.save = AtEnd()
+                run._session.in_loop = False
+                break
+        run._session._left = False
+    return folder
+
+
+def test_what_holds_only_parts_is_listed_with_what_it_holds(holdfast, mixed):
+    """And the arrow is at the newest that a resume can go on from."""
+    done = holdfast("ls", mixed)
+    assert "holds" in done.out.splitlines()[3]
+    whole = [one for one in checkpoints(mixed) if len(one.items) == 2]
+    arrow = next(line for line in done.out.splitlines() if line.startswith("→"))
+    assert arrow.split()[1] == whole[-1].name
+    assert checkpoints(mixed)[-1].items == ("model",)
+    found = holdfast("ls", mixed, "--json").json
+    assert [one["whole"] for one in found] == [len(one.items) == 2 for one in checkpoints(mixed)]
+
+
+def test_prune_leaves_what_a_resume_needs(holdfast, mixed):
+    """However many newer ones there are that hold only parts."""
+    whole = [one.name for one in checkpoints(mixed) if len(one.items) == 2]
+    done = holdfast("prune", mixed, "--keep", "last 1", "--dry-run", "--json").json
+    kept = {one["name"]: one["reason"] for one in done if one["kept"]}
+    assert kept == {whole[-1]: "a resume continues here", checkpoints(mixed)[-1].name: "last 1"}
+
+
+def test_an_interval_that_was_chosen_is_shown_with_why(holdfast, tmp_path):
+    """From the journal, as it was when the checkpoint was saved."""
+    with Run(tmp_path / "run", {"model": torch.nn.Linear(2, 1)}, save=Overhead(0.5)) as run:
+        for _ in run.epochs(1):
+            for _ in run.batches([torch.ones(1, 2)] * 40):
+                run.wait()
+    words = holdfast("show", tmp_path / "run").words
+    assert "intervals Overhead(fraction=0.5) every" in words
+    assert "which has to be at most 0.5 of the time" in words or "to write a save" in words
+    (interval,) = holdfast("show", tmp_path / "run", "--json").json["intervals"]
+    assert interval["seconds"] > 0
+    assert interval["because"]
