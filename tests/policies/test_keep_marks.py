@@ -112,6 +112,18 @@ def test_a_rule_may_say_why():
     assert plan(KeepLast(1) | (lambda checkpoints: {"0": "dear to me"}), [made(0), made(1)], {})["0"] == "dear to me"
 
 
+def test_a_rule_may_return_the_checkpoints_themselves():
+    """It would be natural, and to take none of them for a name would delete them all."""
+    assert kept(KeepLast(1) | (lambda checkpoints: checkpoints[:1]), [made(0), made(1), made(2)]) == ["0", "2"]
+
+
+@pytest.mark.parametrize("answer", [["step-7"], [7], [None], {"step-7": "mine"}])
+def test_a_rule_that_names_what_is_not_there_is_an_error(answer):
+    """What it means to keep would otherwise be deleted."""
+    with pytest.raises(UsageError, match="is no checkpoint it was shown"):
+        plan(KeepLast(1) | (lambda checkpoints: answer), [made(0), made(1)], {})
+
+
 def test_everything_may_stay():
     """`KeepAll` is how one says so."""
     assert kept(KeepAll(), [made(0), made(1)]) == ["0", "1"]

@@ -122,7 +122,7 @@ def test_with_a_failure_rate_the_interval_is_that_of_young_where_it_is_longer(co
     assert chosen.seconds == max(young, cost.training / fraction, cost.persist)
 
 
-@given(cost=costs, failures=st.floats(100, 1e7), since=st.floats(0, 1000), share=st.floats(0.001, 1))
+@given(cost=costs, failures=st.floats(100, 1e7), since=st.floats(1e-3, 1000), share=st.floats(0.001, 1))
 def test_what_is_left_of_the_run_is_divided_into_equal_parts(cost, failures, since, share):
     """Neither below the bound nor above the interval that it would be otherwise."""
     policy = Overhead(0.05, mean_time_between_failures=failures)

@@ -20,6 +20,7 @@ from holdfast import (
     KeepWithin,
     OnBest,
     Run,
+    Saver,
     checkpoints,
 )
 from holdfast.policies.keep import Kept, plan
@@ -69,6 +70,25 @@ def test_the_length_of_a_loop_over_steps_is_known_at_once(folder: Path, capsys: 
             job.step(inputs)
             if run.progress.batches == 0:
                 assert "Every(steps=9) never comes round: the run has 8 steps" in capsys.readouterr().err
+
+
+def test_a_fraction_of_a_loop_by_hand_is_said_to_be_none(folder: Path, capsys: Any) -> None:
+    """Its length is nobody's to know; the default, which also counts minutes, says nothing."""
+    for name, options in (("mine", {"save": Every(fraction=0.1)}), ("default", {})):
+        job = small()
+        with Run(folder / name, job.state, **options) as run:
+            run.resume()
+            for batch, (inputs,) in enumerate(job.loader, 1):
+                job.step(inputs)
+                run.batch_end(epoch=0, batch=batch)
+        assert capsys.readouterr().err.count("never comes round in a loop by hand") == (name == "mine")
+
+
+def test_a_metric_in_a_name_that_is_never_logged_is_warned_of(folder: Path) -> None:
+    """The names tell it too."""
+    with pytest.warns(HoldfastWarning, match=r"name='x-\{val_loss\}': no value of 'val_loss' has been logged"):
+        fit(folder, savers=[Saver(name="x-{val_loss}")])
+    assert checkpoints(folder)[0].name.startswith("x-no-val_loss.")
 
 
 @pytest.mark.parametrize("options", [{"save": OnBest("val_loss")}, {"keep": KeepBest("val_loss") | KeepLast(1)}])

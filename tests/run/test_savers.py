@@ -280,6 +280,37 @@ def test_a_saver_may_override_what_it_likes(folder: Path) -> None:
     assert batches(folder) == [3, 8]
 
 
+@pytest.mark.parametrize("rule", [lambda checkpoints: ["nobody"], lambda checkpoints: 1 / 0])
+def test_a_keep_policy_that_fails_costs_neither_a_save_nor_a_checkpoint(folder: Path, rule: Any) -> None:
+    """Nothing is deleted, and a warning says why; training goes on."""
+    with pytest.warns(HoldfastWarning, match="nothing is deleted this time"):
+        fit(folder, [Saver(save=Every(batches=2), keep=rule)])
+    assert batches(folder) == [2, 4, 6, 8]
+
+
+def test_a_folder_that_cannot_be_listed_costs_the_others_nothing(
+    folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system that is away: what is in it stays as it is."""
+    original = os.listdir
+
+    def listdir(path: Any) -> list[str]:
+        if str(path) == str(other) and (other / "away").exists():
+            raise OSError(5, "Input/output error", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    job = small()
+    savers = [Saver(save=Every(batches=2), keep=KeepAll()), Saver(other, save=Every(batches=2), keep=KeepLast(1))]
+    with (
+        pytest.warns(HoldfastWarning, match="nothing is deleted this time"),
+        Run(folder, job.state, savers=savers) as run,
+    ):
+        job.fit(run, 2, lambda done: (run.wait(), (other / "away").touch() if done == 4 else None))
+    (other / "away").unlink()
+    assert (batches(folder), batches(other)) == ([2, 4, 6, 8], [4, 6, 8])
+
+
 def test_a_default_saver_is_made_only_where_none_is_given(folder: Path) -> None:
     """Every 20th of the run or 10 minutes within 1 % overhead, at the end, on signals and errors; the last 3."""
     with Run(folder, small().state) as run:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from holdfast.policies.keep import KeepPolicy, Kept, plan
+from holdfast.policies.keep import KeepAny, KeepPolicy, KeepWhen, Kept, plan
 from holdfast.types import Progress
 
 AHEAD = 64
@@ -41,6 +41,17 @@ def shortage(policy: KeepPolicy, there: Sequence[Kept], free: int, ahead: int = 
         reasons: Mapping[str, str | None] = plan(policy, checkpoints, {checkpoints[-1].name: "newest"})
         checkpoints = [one for one in checkpoints if reasons[one.name] is not None]
     return None
+
+
+def is_foreseeable(policy: KeepPolicy) -> bool:
+    """Whether a policy goes by the records alone, as all of holdfast's own do.
+
+    >>> from holdfast import KeepLast, KeepWhen
+    >>> is_foreseeable(KeepLast(2)), is_foreseeable(KeepLast(2) | KeepWhen(list))
+    (True, False)
+    """
+    parts = policy.policies if isinstance(policy, KeepAny) else (policy,)
+    return all(type(one).__module__.startswith("holdfast.") and not isinstance(one, KeepWhen) for one in parts)
 
 
 def _next(checkpoints: Sequence[Kept], number: int) -> Kept:

@@ -54,8 +54,8 @@ def describe(name: str, manifest: Manifest, size: int) -> Kept:
     )  # fmt: skip
 
 
-Rule = Callable[[Sequence[Kept]], Mapping[str, str] | Iterable[str]]
-"""A callable in place of a policy: the names of those that stay, perhaps each with why."""
+Rule = Callable[[Sequence[Kept]], Mapping[str, str] | Iterable[str | Kept]]
+"""A callable in place of a policy: those that stay, or their names, perhaps each with why."""
 
 
 class KeepPolicy(abc.ABC):
@@ -92,7 +92,7 @@ class KeepAny(KeepPolicy):
 class KeepWhen(KeepPolicy):
     """Keeps what ``rule`` names: any callable that takes the checkpoints, oldest first.
 
-    >>> every_other = KeepWhen(lambda checkpoints: [one.name for one in checkpoints[::2]])
+    >>> every_other = KeepWhen(lambda checkpoints: checkpoints[::2])
     """
 
     rule: Rule
@@ -101,7 +101,8 @@ class KeepWhen(KeepPolicy):
         answer = self.rule(checkpoints)
         if isinstance(answer, Mapping):
             return answer
-        return dict.fromkeys(answer, getattr(self.rule, "__name__", "rule"))
+        names = (one.name if isinstance(one, Kept) else one for one in answer)
+        return dict.fromkeys(names, getattr(self.rule, "__name__", "rule"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,15 @@ def _union(*given: object) -> KeepPolicy:
 def plan(policy: KeepPolicy, checkpoints: Sequence[Kept], protected: Mapping[str, str]) -> dict[str, str | None]:
     """For each checkpoint, oldest first, why it stays, or None if it goes.
 
-    ``protected`` names those that no policy may remove, with why.
+    ``protected`` names those that no policy may remove, with why. Raises `UsageError` for a policy that names what is
+    no checkpoint: what it means to keep would be deleted.
     """
-    reasons = {**policy.reasons(checkpoints), **protected}
+    wanted = policy.reasons(checkpoints)
+    unknown = set(wanted) - {one.name for one in checkpoints}
+    if unknown:
+        raise UsageError(
+            f"the keep policy {type(policy).__name__} names {sorted(map(repr, unknown))[0]}, which is no checkpoint it "
+            "was shown. Return the names of those that stay, or the records themselves."
+        )
+    reasons = {**wanted, **protected}
     return {one.name: reasons.get(one.name) for one in checkpoints}

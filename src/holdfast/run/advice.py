@@ -6,7 +6,10 @@ import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from holdfast.policies.interval import Every
+from holdfast.policies.save import parts
 from holdfast.policies.sense import metrics_of, unreachable
+from holdfast.run.saver import DEFAULT_SAVE
 from holdfast.run.schedule import Schedule
 from holdfast.run.voice import Voice
 
@@ -30,10 +33,24 @@ class Advice:
                 text = f"save={sentence}; the final save is made anyway"
                 self.voice.say("unreachable", text, once=sentence)
 
+    def no_length(self) -> None:
+        """The loop is somebody else's: how long the run is will never be known."""
+        for schedule in self.schedules:
+            for policy in parts(schedule.saver.save) if schedule.saver.save != DEFAULT_SAVE else ():
+                if isinstance(policy, Every) and policy.fraction is not None:
+                    text = (
+                        f"save=Every(fraction={policy.fraction:g}) never comes round in a loop by hand, whose length is"
+                    )
+                    self.voice.say(
+                        "unreachable", f"{text} not known; use Every(steps=...) or Every(minutes=...)", once=text
+                    )
+
     def metrics(self, logged: Collection[str], *, end: bool) -> None:
         """Metrics that policies wait for: one with another spelling is told at once, others at the ``end``."""
         for schedule in self.schedules:
             wanted = metrics_of(schedule.saver.save, schedule.saver.keep)
+            if schedule.saver.name is not None:
+                wanted |= dict.fromkeys(schedule.saver.name.metrics, f"name={schedule.saver.name.text!r}")
             for metric, policy in wanted.items():
                 near = difflib.get_close_matches(metric, logged, 1, 0.75)
                 if metric not in logged and (near or end):

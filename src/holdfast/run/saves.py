@@ -249,12 +249,20 @@ class Saves:
         places = tuple(place for place, one in enumerate(target.schedules) if any(one is each for each, _ in firing))
         manifest = self._manifest(firing, content, places)
         contents = Union(tuple(one.extent for one, _ in firing))
-        plan = target.plan(_coming(manifest, contents, content))
         return CheckpointDraft(
             folder=target.folder, manifest=manifest, contents=contents,
-            delete=tuple(name for name, why in plan.items() if why is None),
+            delete=self._may_go(target, _coming(manifest, contents, content)),
             read_back=any(one.saver.verify == "readback" for one, _ in firing),
         )  # fmt: skip
+
+    def _may_go(self, target: Target, coming: Kept) -> tuple[str, ...]:
+        """What goes once ``coming`` is there. A policy that fails, or a folder that cannot be listed, loses nothing."""
+        try:
+            return tuple(name for name, why in target.plan(coming).items() if why is None)
+        except Exception as error:
+            text = f"{target.folder}: nothing is deleted this time, because what stays cannot be told: {error!r}"
+            self.voice.warn("keep_failed", text)
+            return ()
 
     def _manifest(self, firing: Firing, content: Content, places: tuple[int, ...]) -> Manifest:
         identity, created, ordinal = self.identity, self.clock.created(), self._ordinal + 1

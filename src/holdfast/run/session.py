@@ -106,6 +106,8 @@ class Session:
         if total is not None:
             self.loop.total = total
             self._advice.length(**({"epochs": total} if mode == "epochs" else {"batches": total, "steps": total}))
+        elif mode == "hand":
+            self._advice.no_length()
 
     def _restore_first(self, resumption: Resumption, mode: Mode) -> None:
         """The restore before the loops. In mid-epoch, user code runs again from the epoch's start on."""

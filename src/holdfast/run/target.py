@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.holds import held
 from holdfast.engine.pins import pinned
-from holdfast.policies.forecast import Shortage, shortage
+from holdfast.policies.forecast import Shortage, is_foreseeable, shortage
 from holdfast.policies.keep import KeepPolicy, Kept, describe, plan
 from holdfast.run.extent import Extent
+from holdfast.run.saver import Saver
 from holdfast.run.schedule import Schedule
 from holdfast.storage.local import LocalStorage
 
@@ -60,13 +61,18 @@ class Target:
         """Whether the disk is too small for what the keep policies here ask for, if saves go on as they do."""
         entries = [one for one in self.catalog.list().entries if one.name not in self.uncounted]
         free = self.storage.free()
-        if not entries or free is None:
+        if not entries or free is None or not all(_is_foreseeable(one.saver) for one in self.schedules):
             return None
         return shortage(_Savers(tuple(self.schedules)), [described(one) for one in entries], free)
 
     def holds(self, order: tuple[int, int]) -> bool:
         """Whether the checkpoint of that attempt and ordinal is here."""
         return any(one.order == order for one in self.catalog.list().entries)
+
+
+def _is_foreseeable(saver: Saver) -> bool:
+    """Whether it can be asked of checkpoints that are not there: somebody's own rule may open them."""
+    return type(saver).should_keep is Saver.should_keep and is_foreseeable(saver.keep)
 
 
 def described(entry: Entry) -> Kept:
