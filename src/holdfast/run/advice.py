@@ -15,6 +15,11 @@ from holdfast.run.voice import Voice
 
 _NEVER = "{0}: no value of {1!r} has been logged{2}, so it has no effect. Log it with run.log({1}=...); {3}"
 
+_NO_LENGTH = (
+    "save=Every(fraction={:g}) never comes round in a loop by hand, whose length is not known; use Every(steps=...) or "
+    "Every(minutes=...)"
+)
+
 
 @dataclass(slots=True)
 class Advice:
@@ -38,12 +43,8 @@ class Advice:
         for schedule in self.schedules:
             for policy in parts(schedule.saver.save) if schedule.saver.save != DEFAULT_SAVE else ():
                 if isinstance(policy, Every) and policy.fraction is not None:
-                    text = (
-                        f"save=Every(fraction={policy.fraction:g}) never comes round in a loop by hand, whose length is"
-                    )
-                    self.voice.say(
-                        "unreachable", f"{text} not known; use Every(steps=...) or Every(minutes=...)", once=text
-                    )
+                    text = _NO_LENGTH.format(policy.fraction)
+                    self.voice.say("unreachable", text, once=text)
 
     def metrics(self, logged: Collection[str], *, end: bool) -> None:
         """Metrics that policies wait for: one with another spelling is told at once, others at the ``end``."""
