@@ -16,7 +16,7 @@ from holdfast.engine.holds import hold
 from holdfast.engine.journal import journal_path, read_journal
 from holdfast.engine.lineage import find_left_behind
 from holdfast.engine.place import find_run
-from holdfast.engine.run_folder import read_attempts, read_identity, trainer_of
+from holdfast.engine.run_folder import home_of, read_attempts, read_identity, trainer_of
 from holdfast.errors import CorruptError, HoldfastWarning, NotFoundError, StorageError, UsageError
 from holdfast.format.names import RUN_FILE, CheckpointName
 from holdfast.storage.local import LocalStorage
@@ -128,8 +128,7 @@ class _Trail:
         """Another run in the same folder begins again with low numbers."""
         if RUN_FILE not in self._storage.list():
             return
-        identity = read_identity(self._storage)
-        run, self._home = identity.run, LocalStorage(identity.home) if identity.home else self._storage
+        run, self._home = read_identity(self._storage).run, home_of(self._storage)
         if self._run not in (None, run):
             _say(f"{self._storage.root}: holds another run now, which is followed from its start")
             self._position, self._passed_over, self._judged = _START, set(), (None, False)

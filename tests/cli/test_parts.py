@@ -4,7 +4,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from holdfast import AtEnd, Every, KeepAll, Overhead, Run, Saver, checkpoints  # noqa: E402  torch may be missing
+from holdfast import (  # noqa: E402  torch may be missing
+    AtEnd,
+    Every,
+    KeepAll,
+    Overhead,
+    Run,
+    Saver,
+    checkpoints,
+    follow,
+    latest,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +72,24 @@ def test_an_interval_that_was_chosen_is_shown_with_why(holdfast, tmp_path):
     (interval,) = holdfast("show", tmp_path / "run", "--json").json["intervals"]
     assert interval["seconds"] > 0
     assert interval["because"]
+
+
+def test_another_folder_of_a_run_knows_the_runs_attempts(holdfast, tmp_path):
+    """Options, lineage, what a rollback left behind, and the end of the run: all that is in the run's own folder."""
+    folder, other = tmp_path / "run", tmp_path / "other"
+
+    def train(epochs, **options):
+        savers = [Saver(save=Every(batches=2), keep=KeepAll()), Saver(other, save=Every(batches=2), items=["model"])]
+        with Run(folder, {"model": torch.nn.Linear(2, 1), "n": {"n": 0}}, savers=savers, **options) as run:
+            for _ in run.epochs(epochs):
+                for _ in run.batches([torch.ones(1, 2)] * 4):
+                    run.wait()
+
+    train(1)
+    train(1, start_from=checkpoints(folder)[0].name)
+    assert holdfast("show", other, "--config", "--json").json["attempt"] == 2
+    assert "went back to" in holdfast("show", other, "--lineage").words
+    marks = {one["name"]: one["abandoned"] for one in holdfast("ls", other, "--json").json}
+    assert list(marks.values()) == [False, True, False]
+    assert [one.attempt for one in follow(other)] == [1, 2]
+    assert latest(other).attempt == 2

@@ -13,6 +13,7 @@ from holdfast.cli.output import describe
 from holdfast.cli.survey import Survey
 from holdfast.engine.catalog import Broken, Entry, shard_files
 from holdfast.engine.journal import read_journal
+from holdfast.engine.run_folder import home_of
 from holdfast.errors import HoldfastError
 from holdfast.format.dtypes import nbytes
 from holdfast.format.names import CheckpointName
@@ -119,7 +120,7 @@ def intervals(storage: LocalStorage, entry: Entry) -> list[dict[str, Json]]:
     The journal tells them; a checkpoint that was copied away has none.
     """
     found: dict[Json, dict[str, Json]] = {}
-    for line in read_journal(storage, entry.manifest.attempt):
+    for line in read_journal(home_of(storage), entry.manifest.attempt):
         if line.get("t") == "interval":
             found[line.get("policy")] = {key: line.get(key) for key in ("policy", "seconds", "because")}
         if line.get("t") == "snapshot" and line.get("name") == entry.name:

@@ -24,9 +24,9 @@ def save_now(run: arguments.Run, wait: Wait = None, as_json: arguments.AsJson = 
     from holdfast.cli.output import print_outcome
     from holdfast.engine.place import find_run
     from holdfast.engine.requests import request_save
-    from holdfast.engine.run_folder import trainer_of
+    from holdfast.engine.run_folder import home_of, trainer_of
 
-    storage = find_run(run)
+    storage = home_of(find_run(run))
     if trainer_of(storage) is None:
         raise NotFoundError(f"{run}: no trainer is running in this folder, so nobody could save.")
     before = _newest(storage)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holdfast.engine.catalog import Broken, Catalog, Entry
 from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile, resume_order
-from holdfast.engine.run_folder import AttemptRecord, read_attempts
+from holdfast.engine.run_folder import AttemptRecord, home_of, read_attempts
 from holdfast.storage.local import LocalStorage
 
 
@@ -36,7 +36,7 @@ def survey(storage: LocalStorage) -> Survey:
     """Raises `StorageError` if the folder cannot be read."""
     listing, attempts = Catalog(storage).list(), read_attempts(storage)
     abandoned = find_abandoned(listing.entries, attempts) | find_foreign(storage, listing.entries)
-    futile = find_futile(storage, listing.entries, attempts)
+    futile = find_futile(home_of(storage), listing.entries, attempts)
     usable = resume_order((one for one in listing.entries if one.whole and one.name not in abandoned), futile)
     resume = usable[0].name if usable else None
     return Survey(storage, listing.entries, listing.broken, tuple(attempts), abandoned, futile, resume)

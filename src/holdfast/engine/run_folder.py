@@ -17,7 +17,13 @@ from typing import Any
 import msgspec
 
 from holdfast.engine.catalog import Catalog
-from holdfast.errors import AlreadyExistsError, CorruptError, OwnershipError, UnsupportedFormatError
+from holdfast.errors import (
+    AlreadyExistsError,
+    CorruptError,
+    HoldfastError,
+    OwnershipError,
+    UnsupportedFormatError,
+)
 from holdfast.format.manifest import FORMAT, Origin
 from holdfast.format.names import CheckpointName, is_debris
 from holdfast.storage.base import Storage
@@ -224,8 +230,21 @@ def trainer_of(storage: LocalStorage) -> dict[str, Any] | None:
     return lock.holder() or {}
 
 
+def home_of(storage: LocalStorage) -> LocalStorage:
+    """The run's own folder, which has its attempts and journals, if ``storage`` is another one that it saves into.
+
+    ``storage`` itself where it is that folder, or where nobody knows.
+    """
+    try:
+        home = read_identity(storage).home
+    except HoldfastError:
+        return storage
+    return LocalStorage(home) if home and os.path.isdir(home) else storage
+
+
 def read_attempts(storage: LocalStorage) -> list[AttemptRecord]:
-    """All readable attempt records, oldest first."""
+    """All readable attempt records of the run that ``storage`` is a folder of, oldest first."""
+    storage = home_of(storage)
     records = [_attempt(storage, name) for name in storage.list_files("attempts") if _ATTEMPT.fullmatch(name)]
     return sorted(records, key=lambda record: record.attempt)
 

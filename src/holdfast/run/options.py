@@ -137,9 +137,19 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
 
 
+_NOTHING = {
+    "folder": "the run's", "start_from": "nothing", "items": "all", "exclude": "nothing", "name": "'step-{step:08d}'",
+}  # fmt: skip
+"""What it means that an option is not given."""
+
+
 def described(used: Mapping[str, Setting]) -> dict[str, dict[str, str]]:
     """Settings in words, for the attempt's record and ``holdfast show --config``."""
-    return {option: {"value": shown(one.value), "source": one.source} for option, one in used.items()}
+    return {option: {"value": _described(option, one.value), "source": one.source} for option, one in used.items()}
+
+
+def _described(option: str, value: Any) -> str:
+    return _NOTHING[option.rpartition(".")[2]] if value in (None, ()) else shown(value)
 
 
 def shown(value: Any) -> str:
