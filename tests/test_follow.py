@@ -21,7 +21,7 @@ from holdfast import Checkpoint, HoldfastWarning, Run, StorageError, UsageError,
 from holdfast import follower as module  # noqa: E402
 from holdfast.engine.holds import delete_unless_held, held, hold  # noqa: E402
 from holdfast.engine.journal import read_journal  # noqa: E402
-from holdfast.engine.run_folder import TRAINER_LOCK  # noqa: E402
+from holdfast.format.names import TRAINER_LOCK  # noqa: E402
 from holdfast.storage.local import LocalStorage  # noqa: E402
 from tests import damage  # noqa: E402
 from tests.harness.history import History, order  # noqa: E402

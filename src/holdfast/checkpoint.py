@@ -14,16 +14,16 @@ from typing import Any
 
 import msgspec
 
-from holdfast.engine.catalog import Catalog, Entry, Listing
+from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.holds import hold
-from holdfast.engine.lineage import find_left_behind
+from holdfast.engine.lineage import usable
 from holdfast.engine.place import find, find_run, reopen
 from holdfast.engine.read import verify
 from holdfast.errors import CorruptError, HoldfastWarning, MisfitError, NotFoundError, UsageError
 from holdfast.format.dtypes import nbytes
 from holdfast.format.manifest import Manifest
 from holdfast.policies.best import Mode, check_metric
-from holdfast.policies.keep import describe
+from holdfast.policies.keep import described
 from holdfast.state.adapt import adapt
 from holdfast.state.item import Restore, resolved
 from holdfast.state.loading import INTERNAL, fit, load
@@ -264,7 +264,7 @@ def checkpoints(folder: str | os.PathLike[str]) -> list[Checkpoint]:
     if ``folder`` is not there or is no run folder.
     """
     storage = find_run(folder)
-    return [Checkpoint(storage, entry) for entry in _listing(storage).entries]
+    return [Checkpoint(storage, entry) for entry in _entries(storage)]
 
 
 def latest(folder: str | os.PathLike[str]) -> Checkpoint | None:
@@ -274,11 +274,11 @@ def latest(folder: str | os.PathLike[str]) -> Checkpoint | None:
     `NotFoundError` if ``folder`` is not there or is no run folder.
     """
     storage = find_run(folder)
-    usable = _usable(storage)
-    return Checkpoint(storage, usable[-1]) if usable else None
+    found = usable(storage, _entries(storage))
+    return Checkpoint(storage, found[-1]) if found else None
 
 
-def best(folder: str | os.PathLike[str], metric: str, mode: Mode = "min") -> Checkpoint | None:
+def best(folder: str | os.PathLike[str], metric: str, *, mode: Mode = "min") -> Checkpoint | None:
     """The checkpoint of a run folder with the lowest or, with ``"max"``, the highest value of ``metric``.
 
     Of equal ones it is the first. Those without the metric, or with NaN, do not count; None if no other is there.
@@ -297,26 +297,20 @@ def best(folder: str | os.PathLike[str], metric: str, mode: Mode = "min") -> Che
     """
     check_metric("best", metric, mode)
     storage = find_run(folder)
-    kept = {one.name: describe(one.name, one.manifest, one.size).metrics.get(metric) for one in _usable(storage)}
-    values = {name: value for name, value in kept.items() if value is not None and not math.isnan(value)}
-    if not values:
+    values = [(described(one).metrics.get(metric), one) for one in usable(storage, _entries(storage))]
+    known = [(value, one) for value, one in values if value is not None and not math.isnan(value)]
+    if not known:
         return None
-    name = min(values, key=lambda one: values[one] if mode == "min" else -values[one])
-    return Checkpoint(storage, reopen(storage, name))
+    _, entry = min(known, key=lambda pair: pair[0] if mode == "min" else -pair[0])
+    return Checkpoint(storage, entry)
 
 
-def _usable(storage: LocalStorage) -> list[Entry]:
-    """The checkpoints, oldest first, but those that a rollback or another run left."""
-    entries = _listing(storage).entries
-    left = find_left_behind(storage, entries)
-    return [one for one in entries if one.name not in left]
-
-
-def _listing(storage: LocalStorage) -> Listing:
+def _entries(storage: LocalStorage) -> tuple[Entry, ...]:
+    """The checkpoints, oldest first. Broken ones are named at the line that called `latest` or its like."""
     listing = Catalog(storage).list()
     for broken in listing.broken:
         warnings.warn(f"{storage.root}: skipped a broken checkpoint: {broken.error}", HoldfastWarning, stacklevel=3)
-    return listing
+    return listing.entries
 
 
 def _part(entry: Entry, names: Iterable[str]) -> Entry:

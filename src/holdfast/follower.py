@@ -13,10 +13,11 @@ from contextlib import ExitStack
 from holdfast.checkpoint import Checkpoint
 from holdfast.engine.catalog import Broken, Catalog, Entry
 from holdfast.engine.holds import hold
+from holdfast.engine.identity import home_of, read_identity, trainer_of
 from holdfast.engine.journal import journal_path, read_journal
-from holdfast.engine.lineage import find_left_behind
+from holdfast.engine.lineage import usable
 from holdfast.engine.place import find_run
-from holdfast.engine.run_folder import home_of, read_attempts, read_identity, trainer_of
+from holdfast.engine.run_folder import read_attempts
 from holdfast.errors import CorruptError, HoldfastWarning, NotFoundError, StorageError, UsageError
 from holdfast.format.names import RUN_FILE, CheckpointName
 from holdfast.storage.local import LocalStorage
@@ -141,8 +142,9 @@ class _Trail:
         listing = Catalog(self._storage).list()
         for broken in listing.broken:
             self._warn_of(broken)
-        self._passed_over |= find_left_behind(self._storage, listing.entries)
-        return [one for one in listing.entries if self._is_unseen(one.name)]
+        found = usable(self._storage, listing.entries)
+        self._passed_over |= {one.name for one in listing.entries} - {one.name for one in found}
+        return [one for one in found if self._is_unseen(one.name)]
 
     def _is_unseen(self, text: str) -> bool:
         name = CheckpointName.parse(text)

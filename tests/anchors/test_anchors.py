@@ -148,7 +148,7 @@ class TestNotCrashSafe:
         """A part that is missing is an error, not a fresh optimizer or random state."""
         next(copy.glob(f"step-*/{file}")).unlink()
         with pytest.warns(HoldfastWarning, match=file):
-            refused(copy, CorruptError, "none of its 1 checkpoints can be loaded")
+            refused(copy, CorruptError, "none of the run.s 1 checkpoints can be loaded")
 
 
 class TestSilentSuccess:
@@ -559,10 +559,12 @@ class TestConflicts:
         """The saver counts, a warning names both values and who says so, and what it leaves open is the argument's."""
         saver = Saver(save=Every(batches=3))
         said = r"save: savers\[0\] says Every\(batches=3\), and that counts; Run\(save=\) says Every\(batches=1\)"
+        job = small()
         with pytest.warns(HoldfastWarning, match=said):
-            run = Run(folder, small().state, savers=[saver], save=Every(batches=1), keep=KeepLast(7))
-        assert (saver.save, saver.keep) == (Every(batches=3), KeepLast(7))
-        run.close()
+            run = Run(folder, job.state, savers=[saver], save=Every(batches=1), keep=KeepLast(2))
+        with run:
+            job.fit(run, 3, lambda _: run.wait())
+        assert [one.progress.batches for one in checkpoints(folder)] == [9, 12]
 
     def test_two_savers_overwrite_each_other(self, folder: Path) -> None:
         """Two in one folder that save at one boundary make one checkpoint, and each keeps its own."""

@@ -36,7 +36,7 @@ def test_what_no_phrase_keeps_is_deleted(holdfast, run_folder):
     """JSON holds the reasons."""
     done = holdfast("prune", run_folder, "--keep", "every 4 steps", "--json")
     assert [(one["kept"], one["reason"]) for one in done.json] == [
-        (False, None), (True, "every 4 steps"), (False, None), (True, "a resume continues here")
+        (False, None), (True, "every 4 steps"), (False, None), (True, "every 4 steps")
     ]  # fmt: skip
     assert steps(run_folder) == [4, 8]
 

@@ -201,3 +201,16 @@ def test_a_forked_child_does_not_disturb(folder: Path) -> None:
     assert trainer.text.splitlines() == ["exact"]
     assert len(History(folder).attempts) == 1
     assert_nothing_lost(History(folder), 3)
+
+
+def test_a_forked_child_cannot_train_on(folder: Path) -> None:
+    """It is told so at the next boundary and at a save, and starts no writer; the parent is exact."""
+    trainer = begin("train_on_in_a_fork", folder)
+    assert trainer.wait() == 0, trainer.text
+    save, opened, loop, parent = trainer.text.splitlines()
+    assert save.startswith("UsageError: this process is a fork")
+    assert opened.startswith("OwnershipError: ")
+    assert loop.startswith("in the loop: this process is a fork")
+    assert parent == "exact"
+    assert len(History(folder).attempts) == 1
+    assert_nothing_lost(History(folder), 3)

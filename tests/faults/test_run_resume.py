@@ -88,7 +88,10 @@ def test_all_are_corrupt(folder: Path, picture: Any) -> None:
         flip(folder / name / "model.safetensors")
     job = small()
     before, weights = picture(), job.weights
-    with pytest.warns(HoldfastWarning), pytest.raises(CorruptError, match="none of its 3 checkpoints can be loaded"):
+    with (
+        pytest.warns(HoldfastWarning),
+        pytest.raises(CorruptError, match="none of the run.s 3 checkpoints can be loaded"),
+    ):
         Run(folder, job.state)
     assert picture() == before
     assert all(map(torch.equal, job.weights, weights))

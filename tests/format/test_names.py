@@ -7,11 +7,9 @@ from hypothesis import strategies as st
 from holdfast.format.names import (
     LABEL,
     CheckpointName,
-    attempt_file,
     default_label,
     is_debris,
     is_label,
-    journal_file,
     partial_name,
 )
 from holdfast.storage.paths import deleting_name
@@ -78,8 +76,3 @@ def test_tries_and_deletions_are_debris(name):
 def test_files_of_the_user_are_not_debris(name):
     """What holdfast did not name so itself is never removed."""
     assert not is_debris(name)
-
-
-def test_attempts_have_four_digits_and_may_have_more():
-    """Attempt and journal files sort by name up to attempt 9999."""
-    assert (attempt_file(1), journal_file(12345)) == ("attempts/0001.json", "journal/12345.jsonl")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from holdfast import Every, OnError, OnSignal, Run
+from holdfast import Every, HoldfastError, OnError, OnSignal, Run, UsageError
 from holdfast.engine.writer_handle import WriterHandle
 from holdfast.run.saves import Saves
 
@@ -182,6 +182,34 @@ def fork_a_child(folder: str) -> None:
             os.wait()
 
     job.fit(run, 2, each)
+    run.close()
+    print("exact" if _equal(job.weights, untouched().weights) else "different", flush=True)
+
+
+def train_on_in_a_fork(folder: str) -> None:
+    """A forked child goes on with its parent's loop, saves and waits; it says what it is told."""
+    job = small()
+    run = Run(folder, job.state, save=Every(batches=2))
+
+    def each(batches: int) -> None:
+        if batches != 3:
+            return
+        run.wait()
+        if os.fork() == 0:
+            run.wait()
+            for attempt in (run.save, lambda: Run(folder, job.state)):
+                try:
+                    attempt()
+                except HoldfastError as error:
+                    print(f"{type(error).__name__}: {error}", flush=True)
+            return
+        os.wait()
+
+    try:
+        job.fit(run, 2, each)
+    except UsageError as error:
+        print(f"in the loop: {error}", flush=True)
+        os._exit(0)
     run.close()
     print("exact" if _equal(job.weights, untouched().weights) else "different", flush=True)
 

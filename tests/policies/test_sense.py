@@ -89,7 +89,7 @@ def test_the_metrics_that_policies_wait_for():
     ("policy", "text"),
     [
         (Every(steps=200), "Every(steps=200)"),
-        (OnBest("loss", "max") | AtEnd(), "OnBest(metric='loss', mode='max') | AtEnd()"),
+        (OnBest("loss", mode="max") | AtEnd(), "OnBest(metric='loss', mode='max') | AtEnd()"),
         ((Every(fraction=0.05) | Every(minutes=10)) & Overhead(0.01),
          "(Every(fraction=0.05) | Every(minutes=10)) & Overhead(fraction=0.01)"),
         (KeepLast(3) | KeepBest("loss", 2), "KeepLast(count=3) | KeepBest(metric='loss', count=2)"),

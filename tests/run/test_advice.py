@@ -94,7 +94,7 @@ def test_a_metric_in_a_name_that_is_never_logged_is_warned_of(folder: Path) -> N
 @pytest.mark.parametrize("options", [{"save": OnBest("val_loss")}, {"keep": KeepBest("val_loss") | KeepLast(1)}])
 def test_a_metric_that_is_never_logged_is_warned_of_at_the_end(folder: Path, options: Any) -> None:
     """By the policy's name, with what was logged instead."""
-    said = r"(OnBest|KeepBest)\('val_loss'\): no value of 'val_loss' has been logged, .* logged are: loss"
+    said = r"(OnBest|KeepBest)\('val_loss'\): no value of 'val_loss' has been logged, .* Logged are: loss"
     with pytest.warns(HoldfastWarning, match=said):
         fit(folder, **options)
     assert len(checkpoints(folder)) == 1
@@ -108,7 +108,7 @@ def test_a_misspelt_metric_is_warned_of_behind_the_first_epoch(folder: Path) -> 
         next(epochs)
         for (inputs,) in run.batches(job.loader):
             run.log(loss=job.step(inputs))
-        with pytest.warns(HoldfastWarning, match=r"OnBest\('losss'\): .* so far, .* was 'loss' meant\?"):
+        with pytest.warns(HoldfastWarning, match=r"OnBest\('losss'\): .* so far, .* Did you mean 'loss'\?"):
             next(epochs)
 
 

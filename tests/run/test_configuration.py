@@ -228,10 +228,10 @@ def test_a_phrase_in_a_dict_is_refused_with_its_place():
     [
         (
             '\nflder = "x"',
-            'holdfast.toml, line 2: flder: there is no such key. Did you mean "folder"? There are: folder,',
+            "holdfast.toml, line 2: flder: there is no such key. Did you mean 'folder'? There are: folder,",
         ),
-        ('[[savers]]\nsave = "at end"', 'line 1: savers: there is no such key. Did you mean "saver"?'),
-        ('[[saver]]\n\nkep = "all"', 'line 3: saver[0].kep: there is no such key. Did you mean "keep"?'),
+        ('[[savers]]\nsave = "at end"', "line 1: savers: there is no such key. Did you mean 'saver'?"),
+        ('[[saver]]\n\nkep = "all"', "line 3: saver[0].kep: there is no such key. Did you mean 'keep'?"),
         ('[[saver]]\nstart_from = "x"', "line 2: saver[0].start_from: there is no such key. There are: folder, save,"),
         ('saver.saver = "x"', "line 1: saver[0].saver: there is no such key."),
     ],

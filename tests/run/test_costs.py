@@ -9,7 +9,7 @@ import pytest
 
 from holdfast import Every, Overhead, Saver
 from holdfast.policies.moment import Costs
-from holdfast.run.costs import CostMeter, estimate
+from holdfast.run.costs import CostMeter, SaveCost, estimate
 from holdfast.run.extent import make_extent
 from holdfast.run.schedule import Look, Schedule, Sight
 from holdfast.types import Progress
@@ -34,12 +34,18 @@ def batches(meter: CostMeter, time: Time, seconds: float, count: int, *, writing
         meter.boundary(batch=True, writing=writing)
 
 
+def save(meter: CostMeter, time: Time, blocking: float = 0.0) -> SaveCost:
+    """A snapshot that is handed over."""
+    with meter.stopping() as cost:
+        time.now += blocking
+    meter.taken(cost)
+    return cost
+
+
 def test_what_training_waits_for_is_what_a_save_blocks(time: Time) -> None:
     """All of it, from the wait for the save before to the hand-over."""
     meter = CostMeter(time)
-    with meter.stopping():
-        meter.taken()
-        time.now += 0.25
+    save(meter, time, 0.25)
     assert meter.newest.seen(0.0).blocking == 0.25
 
 
@@ -48,9 +54,7 @@ def test_longer_batches_while_a_save_is_written_are_its_cost(time: Time) -> None
     meter = CostMeter(time)
     meter.boundary(batch=False, writing=False)
     batches(meter, time, 0.1, 10)
-    with meter.stopping():
-        meter.taken()
-        time.now += 0.5
+    save(meter, time, 0.5)
     batches(meter, time, 0.15, 4, writing=True)
     meter.written(2.0)
     meter.done()
@@ -65,7 +69,7 @@ def test_training_is_not_slowed_down_for_longer_than_the_writing_takes(time: Tim
     meter = CostMeter(time)
     meter.boundary(batch=False, writing=False)
     batches(meter, time, 0.1, 10)
-    meter.taken()
+    save(meter, time)
     batches(meter, time, 30.0, 1, writing=True)
     meter.written(0.2)
     meter.done()
@@ -77,7 +81,7 @@ def test_an_epochs_end_is_no_batch(time: Time) -> None:
     meter = CostMeter(time)
     meter.boundary(batch=False, writing=False)
     batches(meter, time, 0.1, 10)
-    meter.taken()
+    save(meter, time)
     time.now += 60
     meter.boundary(batch=False, writing=True)
     meter.written(100.0)
@@ -88,10 +92,11 @@ def test_an_epochs_end_is_no_batch(time: Time) -> None:
 def test_a_save_that_is_being_written_counts_as_the_one_before(time: Time) -> None:
     """One that seemed to cost nothing would call for the next at once."""
     meter = CostMeter(time)
-    meter.taken()
+    first = save(meter, time)
     meter.written(3.0)
     meter.done()
-    meter.taken()
+    second = save(meter, time)
+    second.follow(first)
     assert meter.newest.seen(0.0) == Costs(persist=3.0, measured=True, writing=True)
 
 
@@ -144,9 +149,7 @@ def loop(step: float, blocking: float, slower: float, batches: int = 40_000) -> 
         schedule.ask(schedule.moment(sight))
         before = now
         if schedule.due and time.now >= busy_until:
-            with meter.stopping():
-                schedule.fire(now, batch, meter.taken())
-                time.now += blocking * factor
+            schedule.fire(now, batch, save(meter, time, blocking * factor))
             passed[half] += blocking * factor
             spent[half] += blocking * factor
             busy_until = time.now + 3 * blocking * factor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.errors import UsageError
-from holdfast.run.extent import Union, make_extent
+from holdfast.run.extent import AnyExtent, make_extent
 
 NAMES = ("model", "ema", "optimizer")
 
@@ -52,7 +52,7 @@ def test_the_contents_for_several_savers_are_what_any_of_them_takes() -> None:
     """A tensor is left out only if all that take its item leave it out."""
     one = make_extent(NAMES, ["model"], ["model/a", "model/b"], "")
     other = make_extent(NAMES, ["model", "ema"], ["model/b", "model/c"], "")
-    union = Union((one, other))
+    union = AnyExtent((one, other))
     assert {name for name in NAMES if union.takes(name)} == {"model", "ema"}
     assert set(union.left_out("model", ["a", "b", "c", "d"])) == {"b"}
     assert set(union.left_out("ema", ["a"])) == set()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import UsageError
-from holdfast.format.names import HASH, UNHASHED, CheckpointName, is_label
+from holdfast.format.names import CheckpointName, is_label, unhashed
 from holdfast.run.name_template import NameTemplate, Naming
 from holdfast.types import Progress
 
@@ -66,7 +66,7 @@ def test_whatever_a_metric_is_called_the_name_is_one(name: str, value: float) ->
     except UsageError:
         return
     for metrics in ({}, {name: value}):
-        assert is_label(template.label(naming(**metrics)).replace(HASH, UNHASHED))
+        assert is_label(unhashed(template.label(naming(**metrics))))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from holdfast import AtEnd, Every, HoldfastWarning, KeepLast, NotFoundError, Run
 from holdfast.cli import main
 from holdfast.run.configuration import read_configuration
 from holdfast.run.options import PRECEDENCE, Options, Setting, environment, resolve, shown
-from holdfast.run.saver import DEFAULTS
+from holdfast.run.saver import DEFAULT_KEEP, DEFAULTS
 from tests.harness.small import small
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "savers.md"
@@ -85,12 +85,12 @@ def test_only_a_disagreement_within_the_script_is_warned_of() -> None:
 
 
 def test_a_saver_used_again_has_forgotten_the_run_before() -> None:
-    """What a run gave it is not what it was given."""
+    """What a run gives it is not what it was given, and not what another run's copy of it has."""
     saver = Saver(save=Every(steps=3))
-    options({"keep": KeepLast(9)}).savers([saver])
-    assert saver.keep == KeepLast(9)
-    options({"keep": KeepLast(8)}).savers([saver])
-    assert saver.keep == KeepLast(8)
+    (first,) = options({"keep": KeepLast(9)}).savers([saver])
+    (second,) = options({"keep": KeepLast(8)}).savers([saver])
+    assert (first.keep, second.keep, saver.keep) == (KeepLast(9), KeepLast(8), DEFAULT_KEEP)
+    assert first.save == second.save == Every(steps=3)
 
 
 def test_every_option_can_be_set_in_the_environment() -> None:
@@ -114,8 +114,8 @@ def test_a_variable_that_means_nothing_is_named() -> None:
     found = options(variables={"HOLDFAST_SAVES": "at end", "HOLDFAST_MACHINE": "x"})
     found.savers(None)
     other, saves = found.remarks
-    assert saves == "HOLDFAST_SAVES in the environment means nothing to holdfast; was HOLDFAST_SAVE meant?"
-    assert other.startswith("HOLDFAST_MACHINE in the environment means nothing to holdfast; there are HOLDFAST_EXCLUDE")
+    assert saves == "HOLDFAST_SAVES in the environment means nothing to holdfast. Did you mean 'HOLDFAST_SAVE'?"
+    assert other.startswith("HOLDFAST_MACHINE in the environment means nothing to holdfast. There are HOLDFAST_EXCLUDE")
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,10 @@ def test_what_means_nothing_is_refused_with_its_source(
 
 def test_a_run_without_a_folder_is_refused() -> None:
     """With the three places where it can be given."""
-    with pytest.raises(UsageError, match=r"give the path of a folder, here, in a configuration, or as HOLDFAST_FOLDER"):
-        Run(None, small().state)
+    with pytest.raises(UsageError, match=r"in the configuration, to Run.from_config\(\), or as HOLDFAST_FOLDER"):
+        Run.from_config({}, small().state)
+    with pytest.raises(UsageError, match="folder=None: expected the path of a folder"):
+        Run(None, small().state)  # type: ignore[arg-type]
 
 
 def test_a_run_from_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +168,9 @@ name = "epoch-{{epoch:02d}}"
     assert [one.name.split(".")[0] for one in checkpoints(tmp_path / "models")] == ["epoch-02"]
     job = small()
     second = folder.parent / "second"
-    with Run.from_config(str(file), state=job.state, folder=second, keep="all", savers=[Saver()]) as run:
+    with pytest.warns(HoldfastWarning, match=r"gives 1, and that counts; the 2 of the configuration \(.*line 5"):
+        run = Run.from_config(str(file), state=job.state, folder=second, keep="all", savers=[Saver()])
+    with run:
         job.fit(run, 1, lambda _: run.wait())
     assert [one.progress.batches for one in checkpoints(second)] == [4]
 

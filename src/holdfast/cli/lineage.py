@@ -50,12 +50,11 @@ def _links(storage: LocalStorage, entry: Entry) -> Iterator[Link]:
     origins = entry.manifest.origins
     while True:
         record = records.get(attempt)
-        back = None if record is None else CheckpointName.parse(record.resumed_from or "")
-        own = record is not None and not record.origins and back is not None
-        yield _link(storage, entry, attempt, name, record, () if own else origins)
-        if not own or back is None or record is None or record.resumed_from is None:
+        back = CheckpointName.parse(record.resumed_from or "") if record is not None else None
+        yield _link(storage, entry, attempt, name, record, origins if back is None else ())
+        if back is None:
             break
-        attempt, name = back.attempt, record.resumed_from
+        attempt, name = back.attempt, str(back)
     for origin in origins:
         yield from _followed(origin)
 
@@ -67,7 +66,7 @@ def _link(
     return Link(
         run=entry.manifest.run, folder=storage.root, attempt=attempt, checkpoint=name,
         started=record.started if record else None, host=record.host if record else None,
-        resumed_from=None if origins or record is None else record.resumed_from,
+        resumed_from=record.resumed_from if record else None,
         rollback=bool(record and record.rollback), origins=origins,
     )  # fmt: skip
 

@@ -52,15 +52,15 @@ def _plan(found: Survey, phrases: list[str]) -> dict[str, str | None]:
     """For each checkpoint, oldest first, why it stays, or None. What another run or a rollback left is not touched."""
     from holdfast.engine.holds import held
     from holdfast.engine.pins import pinned
-    from holdfast.policies.keep import describe, plan
+    from holdfast.policies.keep import described, plan, protected
     from holdfast.policies.phrases import keep_policy
 
     policy = keep_policy(phrases, "--keep")
-    own = [one for one in found.entries if one.name not in found.abandoned]
-    protected = held(found.storage) | dict.fromkeys(pinned(found.storage), "pinned")
+    own = [described(one) for one in found.entries if one.name not in found.abandoned]
+    stay = protected(own, held(found.storage), pinned(found.storage))
     if found.resume is not None:
-        protected[found.resume] = "a resume continues here"
-    return plan(policy, [describe(one.name, one.manifest, one.size) for one in own], protected)
+        stay[found.resume] = "a resume continues here"
+    return plan(policy, own, stay)
 
 
 def _page(reasons: dict[str, str | None], dry_run: bool) -> list[RenderableType]:

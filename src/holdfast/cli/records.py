@@ -12,13 +12,10 @@ import msgspec
 from holdfast.cli.output import describe
 from holdfast.cli.survey import Survey
 from holdfast.engine.catalog import Broken, Entry, shard_files
-from holdfast.engine.journal import read_journal
-from holdfast.engine.run_folder import home_of
 from holdfast.errors import HoldfastError
 from holdfast.format.dtypes import nbytes
 from holdfast.format.names import CheckpointName
 from holdfast.format.values import decode
-from holdfast.storage.local import LocalStorage
 from holdfast.types import ItemRecord, Json
 
 SUMMARY = (
@@ -104,7 +101,7 @@ def details(entry: Entry, survey: Survey, with_tensors: bool) -> dict[str, Json]
         "requires": list(manifest.requires),
         "parent": msgspec.to_builtins(manifest.parent),
         "origins": msgspec.to_builtins(manifest.origins),
-        "intervals": intervals(survey.storage, entry),
+        "intervals": msgspec.to_builtins(manifest.intervals),
         "config": manifest.config,
         "learning_rates": manifest.learning_rates,
         "items": {name: _item(name, item, with_tensors) for name, item in manifest.items.items()},
@@ -112,20 +109,6 @@ def details(entry: Entry, survey: Survey, with_tensors: bool) -> dict[str, Json]
         "environment": manifest.environment,
         "attempts": [msgspec.to_builtins(one) for one in survey.attempts],
     }
-
-
-def intervals(storage: LocalStorage, entry: Entry) -> list[dict[str, Json]]:
-    """The intervals that policies had chosen by what they measured when ``entry`` was saved, each with why.
-
-    The journal tells them; a checkpoint that was copied away has none.
-    """
-    found: dict[Json, dict[str, Json]] = {}
-    for line in read_journal(home_of(storage), entry.manifest.attempt):
-        if line.get("t") == "interval":
-            found[line.get("policy")] = {key: line.get(key) for key in ("policy", "seconds", "because")}
-        if line.get("t") == "snapshot" and line.get("name") == entry.name:
-            break
-    return list(found.values())
 
 
 def dtypes(item: ItemRecord) -> dict[str, int]:

@@ -26,7 +26,7 @@ def sections(entry: Entry, found: Survey, width: int, with_tensors: bool) -> Ite
     yield ""
     yield pairs(_facts(entry))
     yield from _listed("metrics", [(name, wording.number(value)) for name, value in records.metrics(entry).items()])
-    yield from _listed("intervals", _intervals(entry, found))
+    yield from _listed("intervals", _intervals(entry))
     yield from _listed("config", _flat(records.plain(manifest.config)))
     yield from _listed("learning rates", [(name, _rates(value)) for name, value in manifest.learning_rates.items()])
     yield from _tabled("items", _items(manifest.items), width)
@@ -60,9 +60,9 @@ def _facts(entry: Entry) -> Iterator[tuple[str, object]]:
     yield "manifest", f"format {manifest.format} · {manifest.digest}"
 
 
-def _intervals(entry: Entry, found: Survey) -> list[tuple[str, object]]:
-    rows = records.intervals(found.storage, entry)
-    return [(str(row["policy"]), f"every {wording.number(row['seconds'])} s: {row['because']}") for row in rows]
+def _intervals(entry: Entry) -> list[tuple[str, object]]:
+    chosen = entry.manifest.intervals
+    return [(one.policy, f"every {wording.number(one.seconds)} s: {one.because}") for one in chosen]
 
 
 def options(attempt: AttemptRecord, width: int) -> Iterator[RenderableType]:
@@ -179,9 +179,13 @@ def _attempts(found: Survey) -> list[Column]:
         column("started", [wording.clock(one.started) for one in rows]),
         column("host", [one.host for one in rows], rank=1),
         column("pid", [one.pid for one in rows], right=True, rank=2),
-        column("from", [_origin(one.resumed_from, one.rollback) for one in rows]),
+        column("from", [_origin(one) for one in rows]),
     ]
 
 
-def _origin(resumed_from: str | None, rollback: bool) -> str:
-    return f"{resumed_from or 'a fresh start'}{' (a rollback)' if rollback else ''}"
+def _origin(attempt: AttemptRecord) -> str:
+    """Where an attempt began: at a checkpoint of its own run, or of others, or afresh."""
+    if attempt.resumed_from is not None:
+        return f"{attempt.resumed_from}{' (a rollback)' if attempt.rollback else ''}"
+    others = ", ".join(f"{one.name} of run {one.run}" for one in attempt.origins)
+    return others or "a fresh start"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.engine.catalog import Broken, Catalog, Entry
+from holdfast.engine.identity import home_of
 from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile, resume_order
-from holdfast.engine.run_folder import AttemptRecord, home_of, read_attempts
+from holdfast.engine.run_folder import AttemptRecord, read_attempts
 from holdfast.storage.local import LocalStorage
 
 

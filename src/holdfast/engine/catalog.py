@@ -11,9 +11,6 @@ from holdfast.storage.base import Storage
 from holdfast.storage.paths import MANIFEST_FILE
 from holdfast.types import FileRecord
 
-_NEEDED = frozenset({"data", "rng"})
-"""Items that say where a run was. A saver that leaves out something of the state leaves out these."""
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -31,12 +28,7 @@ class Entry:
     @property
     def whole(self) -> bool:
         """Whether a run can be resumed from it."""
-        return is_whole(self.manifest)
-
-
-def is_whole(manifest: Manifest) -> bool:
-    """Whether a run can be resumed from the checkpoint: it holds where the run was, and so everything else too."""
-    return _NEEDED.issubset(manifest.items)
+        return self.manifest.whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from holdfast.engine.messages import CommitRequest, Committed, Failed, Persist, 
 from holdfast.engine.plan import Contents, Everything, Plan, align, make_plan, signature
 from holdfast.engine.writer_handle import WriterHandle
 from holdfast.format.manifest import Manifest
+from holdfast.format.names import unhashed
 from holdfast.format.pruning import pruned
 from holdfast.types import ItemRecord, Json
 
@@ -55,12 +56,14 @@ class Checkpointer:
     def busy(self) -> bool:
         return self.writer.busy
 
-    def reserve(self, items: Mapping[str, ItemDraft]) -> None:
+    def reserve(self, items: Mapping[str, ItemDraft], checkpoints: int = 1) -> None:
         """Makes the arena for a state like ``items`` and warms it up in the background, before the first save.
 
-        Raises `MemoryLimitError` if such a state can never be saved here.
+        There will be so many ``checkpoints`` of a snapshot. Raises `MemoryLimitError` if such a state can never be
+        saved here.
         """
-        size = self._planned(items, [Everything()]).size + _REQUEST_ROOM
+        plan = self._planned(items, [Everything()])
+        size = plan.size + checkpoints * _request_room(plan, items)
         if self._arena is None or self._arena.size < size:
             self._renew_arena(size)
 
@@ -76,7 +79,7 @@ class Checkpointer:
         arena = self._arena_for(plan.size + len(request))
         _copy(plan, items, arena.view)
         arena.view[plan.size : plan.size + len(request)] = request
-        names = {one.folder: str(one.manifest.name) for one in checkpoints}
+        names = {one.folder: unhashed(str(one.manifest.name)) for one in checkpoints}
         return Persist(names, checkpoints[0].manifest.ordinal, plan.size, len(request))
 
     def commit(self, held: Persist) -> None:
@@ -122,6 +125,13 @@ class Checkpointer:
         self._arena = Arena(align(size))
         self._arena.prefault()
         self.writer.use(self._arena)
+
+
+def _request_room(plan: Plan, items: Mapping[str, ItemDraft]) -> int:
+    """Bytes of the arena for the request of one checkpoint: each has the records of all tensors."""
+    return (
+        len(msgspec.json.encode({name: _record(plan, name, item, 1) for name, item in items.items()})) + _REQUEST_ROOM
+    )
 
 
 def _request(plan: Plan, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft]) -> SaveRequest:

@@ -56,16 +56,26 @@ class Journal:
         self._appender.close()
 
 
-def read_journal(storage: Storage, attempt: int) -> Iterator[dict[str, Any]]:
-    """The lines of an attempt, none if it has no journal. A line that is half there, after a power cut, is skipped."""
-    try:
-        data = storage.read(journal_path(attempt), limit=READ_LIMIT)
-    except NotFoundError:
-        return
-    for line in data.splitlines():
+def read_journal(storage: Storage, attempt: int, *, start: int = 0) -> Iterator[dict[str, Any]]:
+    """The lines of an attempt, those from byte ``start`` on; none if it has no journal.
+
+    A line that is half there, after a power cut, is skipped.
+    """
+    for line in _read(storage, journal_path(attempt), start).splitlines():
         try:
             record = _decoder.decode(line)
         except msgspec.DecodeError:
             continue
         if isinstance(record, dict):
             yield record
+
+
+def _read(storage: Storage, path: str, start: int) -> bytes:
+    try:
+        if not start:
+            return storage.read(path, limit=READ_LIMIT)
+        data = bytearray(max(storage.size(path) - start, 0))
+        storage.read_into(path, start, [memoryview(data)])
+        return bytes(data)
+    except NotFoundError:
+        return b""

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from holdfast.engine.catalog import Entry
+from holdfast.engine.identity import read_identity
 from holdfast.engine.journal import read_journal
-from holdfast.engine.run_folder import AttemptRecord, read_attempts, read_identity
+from holdfast.engine.run_folder import AttemptRecord, read_attempts
 from holdfast.format.names import RUN_FILE, CheckpointName
 from holdfast.storage.base import Storage
 from holdfast.storage.local import LocalStorage
 from holdfast.types import Json
-
-ON_ERROR = "on error"
-"""The reason of a checkpoint that was saved because an exception ended the loop."""
 
 
 def find_abandoned(entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) -> frozenset[str]:
@@ -39,10 +37,11 @@ def find_foreign(storage: Storage, entries: Iterable[Entry]) -> frozenset[str]:
     return frozenset(one.name for one in entries if one.manifest.run != run)
 
 
-def find_left_behind(storage: LocalStorage, entries: Iterable[Entry]) -> frozenset[str]:
-    """Names of checkpoints that nobody means who asks for those of the run: abandoned, or another run's."""
+def usable(storage: LocalStorage, entries: Iterable[Entry]) -> list[Entry]:
+    """Those of ``entries`` that are meant by who asks for the run's: neither abandoned by a rollback nor another's."""
     listed = list(entries)
-    return find_abandoned(listed, read_attempts(storage)) | find_foreign(storage, listed)
+    left = find_abandoned(listed, read_attempts(storage)) | find_foreign(storage, listed)
+    return [one for one in listed if one.name not in left]
 
 
 def resume_order(entries: Iterable[Entry], futile: frozenset[str]) -> list[Entry]:
@@ -52,7 +51,7 @@ def resume_order(entries: Iterable[Entry], futile: frozenset[str]) -> list[Entry
 
 def find_futile(storage: Storage, entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) -> frozenset[str]:
     """Names of checkpoints saved on an error that came again, at the same batch, after a resume from them."""
-    suspects = [one for one in entries if ON_ERROR in one.manifest.reason]
+    suspects = [one for one in entries if one.manifest.on_error]
     if not suspects:
         return frozenset()
     records = list(attempts)

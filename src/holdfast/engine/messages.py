@@ -82,7 +82,7 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
     folder: str
     digest: str
     size: int
-    seconds: float
+    seconds: float = 0.0
     deleted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -94,6 +94,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     name: str
     folder: str
     message: str
+    seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
 

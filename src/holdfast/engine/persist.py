@@ -15,7 +15,7 @@ from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequ
 from holdfast.errors import AlreadyExistsError, HoldfastError, StorageError
 from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_digest, content_hash
 from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, open_manifest, seal
-from holdfast.format.names import HASH, UNHASHED, CheckpointName
+from holdfast.format.names import HASH, CheckpointName, unhashed
 from holdfast.storage.base import Storage, Try
 from holdfast.storage.local import LocalStorage
 from holdfast.storage.paths import MANIFEST_FILE
@@ -37,26 +37,31 @@ def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards) -> Com
         except AlreadyExistsError as error:
             if lost is not None:
                 # Ours, and visible, but its folder's fsync failed: a second one would succeed without saying anything.
-                return refused(commit, str(lost), notes)
-            return _committed_before(storage, commit, error, notes)
+                return _timed(refused(commit, str(lost), notes), started)
+            return _timed(_committed_before(storage, commit, error, notes), started)
         except HoldfastError as error:
             if not last and isinstance(error, StorageError) and error.errno == errno.EIO:
                 lost = error
                 notes.append(f"{error} Writing it once more to fresh files.")
                 continue
-            return refused(commit, str(error), notes)
-        return _committed(storage, commit, manifest, size, time.monotonic() - started, notes)
+            return _timed(refused(commit, str(error), notes), started)
+        return _timed(_committed(storage, commit, manifest, size, notes), started)
     raise AssertionError("the loop returns in its second round")
 
 
+def _timed(outcome: Committed | Failed, started: float) -> Committed | Failed:
+    """With how long the writer was busy for it, whatever for: writing, deleting, failing."""
+    return msgspec.structs.replace(outcome, seconds=time.monotonic() - started)
+
+
 def _committed(
-    storage: LocalStorage, commit: CommitRequest, manifest: Manifest, size: int, seconds: float, notes: list[str]
+    storage: LocalStorage, commit: CommitRequest, manifest: Manifest, size: int, notes: list[str]
 ) -> Committed:
     """Only now may others go for it."""
     deleted = _delete(storage, commit.delete, notes)
     return Committed(
         ordinal=manifest.ordinal, folder=commit.folder, name=str(manifest.name), digest=manifest.digest, size=size,
-        seconds=seconds, deleted=deleted, notes=tuple(notes),
+        deleted=deleted, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -64,14 +69,18 @@ def refused(commit: CommitRequest, message: str, notes: Iterable[str] = ()) -> F
     """The outcome of a commit that did not come about."""
     manifest = commit.manifest
     return Failed(
-        ordinal=manifest.ordinal, folder=commit.folder, name=str(manifest.name), message=message, notes=tuple(notes)
+        ordinal=manifest.ordinal,
+        folder=commit.folder,
+        name=unhashed(str(manifest.name)),
+        message=message,
+        notes=tuple(notes),
     )
 
 
 def _commit(storage: Storage, commit: CommitRequest, shards: Shards) -> tuple[Manifest, int]:
     # Unique for every try: a writer that died in the midst of this request left its own try behind.
     try_id = f"{commit.manifest.try_id}-{os.urandom(4).hex()}"
-    attempt = storage.begin(str(_labelled(commit.manifest, UNHASHED).name), try_id)
+    attempt = storage.begin(unhashed(str(commit.manifest.name)), try_id)
     try:
         files = {file: shards.write(attempt, file) for file in commit.files}
         if commit.read_back:
@@ -162,7 +171,7 @@ def _committed_before(
     if (found.run, found.attempt, found.ordinal) != (wanted.run, wanted.attempt, wanted.ordinal):
         return refused(commit, str(error), notes)
     size = len(data) + sum(record.size for part in found.parts for record in part.files.values())
-    return _committed(storage, commit, found, size, 0.0, notes)
+    return _committed(storage, commit, found, size, notes)
 
 
 def _name_of(storage: Storage, wanted: Manifest) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from holdfast.engine.identity import read_identity
 from holdfast.engine.messages import (
     Committed,
     Failed,
@@ -35,7 +36,6 @@ from holdfast.engine.messages import (
     shortened,
 )
 from holdfast.engine.persist import Shards, persist, refused
-from holdfast.engine.run_folder import read_identity
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.format.names import is_debris
 from holdfast.storage.local import LocalStorage

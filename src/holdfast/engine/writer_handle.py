@@ -56,7 +56,7 @@ class WriterHandle:
         """Folders for which the outcome of the request is known."""
         self._deaths = 0
         self._looked = 0.0
-        self._ready = False
+        self._ready = self._inherited = False
         self._log.parent.mkdir(exist_ok=True)
         self._start()
         _handles.add(self)
@@ -124,7 +124,8 @@ class WriterHandle:
         self._connection.close()
 
     def close_in_child(self) -> None:
-        """Drops what a forked child inherited: it must not keep the writer's socket alive."""
+        """Drops what a forked child inherited: it must not keep the writer's socket alive, nor start a writer."""
+        self._inherited, self._request = True, None
         self._connection.close()
 
     def _start(self) -> None:
@@ -168,7 +169,7 @@ class WriterHandle:
         while True:
             try:
                 message = receive_by_trainer(self._connection)
-            except (BlockingIOError, ConnectionError):
+            except OSError:  # none yet; or the writer has died, or a program of the user's closed the descriptor
                 return None
             if not isinstance(message, Ready):
                 return message
@@ -217,6 +218,8 @@ class WriterHandle:
         return None
 
     def _restart(self) -> None:
+        if self._inherited:
+            raise SaveError("this process is a fork of the trainer, and has no writer; only the trainer can save")
         self._deaths += 1
         if self._deaths > RESTARTS:
             raise SaveError(

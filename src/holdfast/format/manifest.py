@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from holdfast.errors import CorruptError, UnsupportedFormatError, UsageError
 from holdfast.format.names import CheckpointName, default_label
+from holdfast.format.reasons import ON_ERROR
 from holdfast.format.validation import validate_items, validate_name, validate_progress
 from holdfast.storage.paths import MANIFEST_FILE as MANIFEST_FILE
 from holdfast.types import ItemRecord, Json, Part, Progress
@@ -46,6 +47,14 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = ""
 
 
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """An interval, in seconds of training, that a saver's ``policy`` had chosen by what it measured, and why."""
+
+    policy: str
+    seconds: float
+    because: str
+
+
 class Parent(msgspec.Struct, frozen=True):
     """The checkpoint that came before: its directory name and its manifest's digest."""
 
@@ -57,11 +66,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one checkpoint but the bytes of its tensors.
 
     ``digest`` is filled in by `seal`. ``label`` is what its directory's name begins with; empty stands for the default,
-    ``step-`` and the step. ``savers`` are places, from 0, of those savers among the folder's that it was saved for.
-    ``created`` is UTC, ISO 8601. ``metrics``, ``config``,
-    ``learning_rates``, ``environment``, item trees and item metadata are tagged JSON, made by
-    `holdfast.format.values.encode`. ``extra`` holds the keys this version does not know, kept as
-    they were read.
+    ``step-`` and the step. ``savers`` are the identities of the savers that it was saved for, ``intervals`` what those
+    had chosen by then. ``created`` is UTC, ISO 8601. ``metrics``, ``config``, ``learning_rates``, ``environment``, item
+    trees and item metadata are tagged JSON, made by `holdfast.format.values.encode`. ``extra`` holds the keys this
+    version does not know, kept as they were read.
     """
 
     digest: str = ""
@@ -74,7 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     parent: Parent | None = None
     origins: tuple[Origin, ...] = ()
-    savers: tuple[int, ...] = ()
+    savers: tuple[str, ...] = ()
+    intervals: tuple[Interval, ...] = ()
     created: str
     reason: tuple[str, ...] = ()
     progress: Progress = Progress()
@@ -91,6 +100,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The name of the directory that this manifest belongs in."""
         return CheckpointName(self.label or default_label(self.progress.step), self.attempt, self.ordinal)
 
+    @property
+    def whole(self) -> bool:
+        """Whether a run can be resumed from it: it holds where the run was, and so everything else too."""
+        return _NEEDED.issubset(self.items)
+
+    @property
+    def on_error(self) -> bool:
+        """Whether it was saved because an exception ended the loop."""
+        return ON_ERROR in self.reason
+
+
+_NEEDED = frozenset({"data", "rng"})
+"""Items that say where a run was. A saver that leaves out something of the state leaves out these."""
 
 FIELDS: frozenset[str] = frozenset(field.encode_name for field in msgspec.structs.fields(Manifest)) - {"$extra"}
 """The keys of a manifest of format 1."""

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from holdfast.storage.paths import partial_name as partial_name
 
 RUN_FILE = "holdfast.json"
-ATTEMPTS = "attempts"
-JOURNAL = "journal"
 TRAINER_LOCK = ".trainer.lock"
 WRITER_LOCK = ".writer.lock"
 
@@ -23,8 +21,8 @@ LABEL = r"[A-Za-z0-9][A-Za-z0-9._=+,-]{0,149}"
 HASH = "{hash}"
 """Stands in a label for the content hash until all is written and it is known."""
 
-UNHASHED = "unhashed"
-"""Stands for the content hash in the name of a try."""
+UNHASHED = "hash-pending"
+"""Stands for the content hash, in as many characters, in the name of a try and in what is told of it."""
 
 _NAME = re.compile(rf"(?P<label>{LABEL})\.a(?P<attempt>[0-9]{{4,18}})\.n(?P<ordinal>[0-9]{{4,18}})")
 _is_label = re.compile(LABEL).fullmatch
@@ -39,6 +37,15 @@ def default_label(step: int) -> str:
     'step-00000500'
     """
     return f"step-{step:08d}"
+
+
+def unhashed(name: str) -> str:
+    """A label or a name before its content hash is known.
+
+    >>> unhashed("epoch-2-{hash}")
+    'epoch-2-hash-pending'
+    """
+    return name.replace(HASH, UNHASHED)
 
 
 def is_label(text: str) -> bool:
@@ -101,21 +108,3 @@ def is_debris(name: str) -> bool:
         return False
     whole = match["partial"] or match["deleting"]
     return CheckpointName.parse(whole) is not None or _SMALL_FILE.fullmatch(whole) is not None
-
-
-def attempt_file(attempt: int) -> str:
-    """The create-only record of an attempt, relative to the run folder.
-
-    >>> attempt_file(1)
-    'attempts/0001.json'
-    """
-    return f"{ATTEMPTS}/{attempt:04d}.json"
-
-
-def journal_file(attempt: int) -> str:
-    """The flight recorder of an attempt, relative to the run folder.
-
-    >>> journal_file(12)
-    'journal/0012.jsonl'
-    """
-    return f"{JOURNAL}/{attempt:04d}.jsonl"

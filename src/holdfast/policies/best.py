@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from holdfast.errors import UsageError
@@ -27,8 +27,8 @@ class OnBest(SavePolicy):
     """
 
     metric: str
-    mode: Mode = "min"
-    improvement: float = 0.0
+    mode: Mode = field(default="min", kw_only=True)
+    improvement: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         check_metric("OnBest", self.metric, self.mode)

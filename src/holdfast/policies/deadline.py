@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast.errors import UsageError
+from holdfast.format.reasons import BEFORE_DEADLINE
 from holdfast.policies.moment import Moment
 from holdfast.policies.save import SavePolicy
 from holdfast.types import Json
@@ -21,6 +22,8 @@ Notice = Callable[[], Instant | None]
 
 JITTER_SECONDS = 5.0
 """By how much two answers for the same deadline may differ."""
+RETRY_SECONDS = 10.0
+"""Seconds of training after which a save that failed is tried again before the same deadline."""
 _YEAR_10000 = 253402300800
 
 
@@ -78,16 +81,16 @@ class BeforeDeadline(SavePolicy):
 
     def lead(self, moment: Moment) -> float:
         """How many seconds before the deadline the save has to start."""
-        # A save that is late is worth nothing, and no two take the same time; the boundary after this one may come a
-        # whole batch later, and one with pending gradients is passed over.
-        return 1.5 * moment.costs.durable + 2 * moment.costs.batch + self.margin
+        # A save that is late is worth nothing, and no two take the same time; the one before it may have begun a moment
+        # ago and is waited for, and the boundary after this one may come a whole batch later.
+        return 1.5 * (moment.costs.durable + moment.costs.persist) + 2 * moment.costs.batch + self.margin
 
     def due(self, moment: Moment) -> str | None:
         deadline = self._pressing(moment)
         if deadline is None:
             return None
         left = deadline - moment.now
-        return f"before the deadline (in {left:.0f} s)" if left >= 0 else f"after the deadline ({-left:.0f} s ago)"
+        return f"{BEFORE_DEADLINE} (in {left:.0f} s)" if left >= 0 else f"after the deadline ({-left:.0f} s ago)"
 
     def remember(self, moment: Moment) -> Mapping[str, Json]:
         deadline = self._pressing(moment)
@@ -96,9 +99,15 @@ class BeforeDeadline(SavePolicy):
     def insists(self, moment: Moment) -> bool:
         return self._pressing(moment) is not None
 
-    def hurry(self, moment: Moment) -> str | None:
-        """Where a save is due but will hardly be durable in time: a sentence that says so."""
-        deadline, needed = self._pressing(moment), moment.costs.durable
+    def urgent(self, moment: Moment) -> bool:
+        return self._pressing(moment) is not None
+
+    def ends(self, moment: Moment) -> bool:
+        return self.stop and self._pressing(moment) is not None
+
+    def remark(self, moment: Moment) -> str | None:
+        """Where a save is due but will hardly be durable in time."""
+        deadline, needed = self._pressing(moment), moment.costs.needed
         if deadline is None or deadline - moment.now >= needed:
             return None
         left = deadline - moment.now
@@ -115,6 +124,9 @@ class BeforeDeadline(SavePolicy):
         """The deadline, if it is time to act on it and that has not been done."""
         deadline = moment.deadlines.get(self.key)
         if deadline is None or moment.event not in ("boundary", "epoch_end"):
+            return None
+        # A storage that refuses is asked again, but not at every batch, and not when it is too late.
+        if moment.failed and (moment.now > deadline or moment.since_save < RETRY_SECONDS):
             return None
         acted_on = moment.memory.get(self._memory_key)
         if isinstance(acted_on, (int, float)) and abs(acted_on - deadline) < JITTER_SECONDS:

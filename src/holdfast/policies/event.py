@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from holdfast.errors import UsageError
+from holdfast.format.reasons import AT_END, AT_START, ON_ERROR, ON_SIGNAL
 from holdfast.policies.moment import Moment
 from holdfast.policies.save import SavePolicy
 
@@ -15,7 +16,7 @@ class AtStart(SavePolicy):
     """Due before the first batch of a run that starts anew: what everything began from."""
 
     def due(self, moment: Moment) -> str | None:
-        return "at start" if moment.event == "start" else None
+        return AT_START if moment.event == "start" else None
 
     def insists(self, moment: Moment) -> bool:
         return moment.event == "start"
@@ -26,7 +27,7 @@ class AtEnd(SavePolicy):
     """Due when the run ends. A final save is made anyway; this says so."""
 
     def due(self, moment: Moment) -> str | None:
-        return "at end" if moment.event == "end" else None
+        return AT_END if moment.event == "end" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class OnSignal(SavePolicy):
             raise UsageError(f"OnSignal(grace={self.grace!r}): expected seconds above 0, such as 30.")
 
     def due(self, moment: Moment) -> str | None:
-        return "on signal" if moment.event == "signal" else None
+        return ON_SIGNAL if moment.event == "signal" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +67,4 @@ class OnError(SavePolicy):
     """Due when an exception ends the loop: the last boundary is saved, if nothing has changed since."""
 
     def due(self, moment: Moment) -> str | None:
-        return "on error" if moment.event == "error" else None
+        return ON_ERROR if moment.event == "error" else None

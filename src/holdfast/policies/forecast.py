@@ -12,6 +12,8 @@ from holdfast.types import Progress
 
 AHEAD = 64
 """How many saves are looked ahead: enough to see what a policy settles at."""
+_LOOKS = 20_000
+"""Records that are looked at, at most, which takes some tens of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ def shortage(policy: KeepPolicy, there: Sequence[Kept], free: int, ahead: int = 
     Shortage(saves=3, needed=300)
     """
     now, checkpoints = sum(one.size for one in there), list(there)
-    for saves in range(1, ahead + 1):
+    # Each step looks at all of them: with very many there, fewer steps have to do.
+    for saves in range(1, min(ahead, max(_LOOKS // max(len(there), 1), 2)) + 1):
         checkpoints.append(_next(checkpoints, saves))
         needed = sum(one.size for one in checkpoints) - now
         if needed > free:

@@ -26,6 +26,7 @@ class _Interval(SavePolicy):
     seconds: float | None = None
     minutes: float | None = None
     hours: float | None = None
+    days: float | None = None
 
     def __post_init__(self) -> None:
         require_interval(self)
@@ -35,7 +36,8 @@ class _Interval(SavePolicy):
 class Every(_Interval):
     """Due whenever a multiple of the interval is crossed. Give exactly one unit.
 
-    ``steps`` are optimizer steps; ``seconds``, ``minutes`` and ``hours`` are training time, summed over restarts;
+    ``steps`` are optimizer steps; ``seconds``, ``minutes``, ``hours`` and ``days`` are training time, summed over
+    restarts;
     ``fraction=0.05`` is twenty times over the run, whatever its length.
 
     >>> Every(steps=200) | Every(minutes=10)  # doctest: +ELLIPSIS
@@ -52,10 +54,13 @@ class Every(_Interval):
     def due(self, moment: Moment) -> str | None:
         unit, interval = given(self)
         if unit == "fraction":
-            before, now = moment.previous_share, moment.share
+            if moment.share is None:
+                return None
+            # A save from before the length was known leaves all of what is done to be looked at.
+            before, now = moment.previous_share or 0.0, moment.share
         else:
             before, now = _count(moment.previous, unit), _count(moment.progress, unit)
-        if before is None or now is None or _multiples(now, interval) <= _multiples(before, interval):
+        if _multiples(now, interval) <= _multiples(before, interval):
             return None
         return f"every {interval:g} of the run" if unit == "fraction" else f"every {interval:g} {unit}"
 

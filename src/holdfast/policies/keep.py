@@ -10,10 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.engine.catalog import is_whole
-from holdfast.engine.lineage import ON_ERROR
+from holdfast.engine.catalog import Entry
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.format.manifest import Manifest
 from holdfast.format.values import decode
 from holdfast.types import Progress
 
@@ -21,9 +19,9 @@ from holdfast.types import Progress
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """What a keep policy knows of a committed checkpoint.
 
-    ``created`` is when, in seconds since 1970 (UTC); ``size`` in bytes; ``on_error``: saved only because of an error.
+    ``created`` is when, in seconds since 1970 (UTC); ``size`` in bytes; ``on_error``: saved because of an error.
     ``items`` are the names of what is in it, and ``whole`` says whether a run can be resumed from it. ``savers`` are
-    the places of those among the folder's savers that it was saved for.
+    the identities of the savers that it was saved for.
     """
 
     name: str
@@ -34,11 +32,12 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     on_error: bool = False
     items: frozenset[str] = frozenset()
     whole: bool = True
-    savers: frozenset[int] = frozenset()
+    savers: frozenset[str] = frozenset()
 
 
-def describe(name: str, manifest: Manifest, size: int) -> Kept:
+def described(entry: Entry) -> Kept:
     """What a keep policy may know of a checkpoint, out of its manifest; what makes no sense there is left out."""
+    manifest = entry.manifest
     metrics, created = dict[str, float](), 0.0
     with contextlib.suppress(ValueError):
         created = datetime.fromisoformat(manifest.created).timestamp()
@@ -48,8 +47,8 @@ def describe(name: str, manifest: Manifest, size: int) -> Kept:
             if isinstance(value, float):
                 metrics[metric] = value
     return Kept(
-        name=name, progress=manifest.progress, metrics=metrics, created=created, size=size,
-        on_error=set(manifest.reason) == {ON_ERROR}, items=frozenset(manifest.items), whole=is_whole(manifest),
+        name=entry.name, progress=manifest.progress, metrics=metrics, created=created, size=entry.size,
+        on_error=manifest.on_error, items=frozenset(manifest.items), whole=manifest.whole,
         savers=frozenset(manifest.savers),
     )  # fmt: skip
 
@@ -143,5 +142,25 @@ def plan(policy: KeepPolicy, checkpoints: Sequence[Kept], protected: Mapping[str
             f"the keep policy {type(policy).__name__} names {sorted(map(repr, unknown))[0]}, which is no checkpoint it "
             "was shown. Return the names of those that stay, or the records themselves."
         )
-    reasons = {**wanted, **protected}
+    reasons = {**protected, **wanted}
     return {one.name: reasons.get(one.name) for one in checkpoints}
+
+
+NEWEST = "newest"
+RESUMABLE = "the newest to resume from"
+
+
+def protected(checkpoints: Sequence[Kept], held: Mapping[str, str], pinned: Iterable[str]) -> dict[str, str]:
+    """Those of ``checkpoints``, oldest first, that no policy may remove, each with why.
+
+    They are the newest, the newest that a run can be resumed from, also of those that were not saved on an error, those
+    that a reader has ``held``, and those that somebody has ``pinned``.
+    """
+    whole = [one for one in checkpoints if one.whole]
+    regular = [one for one in whole if not one.on_error]
+    return {
+        **held,
+        **dict.fromkeys(pinned, "pinned"),
+        **{one.name: RESUMABLE for one in (*regular[-1:], *whole[-1:])},
+        **{one.name: NEWEST for one in checkpoints[-1:]},
+    }

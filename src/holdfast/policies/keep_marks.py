@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from holdfast.policies.best import Mode, check_metric
 from holdfast.policies.keep import KeepPolicy, Kept
@@ -25,7 +25,7 @@ class KeepBest(KeepPolicy):
 
     metric: str
     count: int = 1
-    mode: Mode = "min"
+    mode: Mode = field(default="min", kw_only=True)
 
     def __post_init__(self) -> None:
         check_metric("KeepBest", self.metric, self.mode)
@@ -45,14 +45,16 @@ class KeepBest(KeepPolicy):
 class KeepEvery(KeepPolicy):
     """The first at or behind each mark: every so many steps or epochs, hours or days. Give exactly one unit.
 
-    ``hours`` and ``days`` are of the clock (UTC), so ``KeepEvery(days=1)`` keeps the first of each day.
+    ``minutes``, ``hours`` and ``days`` are of the clock (UTC), so ``KeepEvery(days=1)`` keeps the first of each day.
 
     >>> KeepEvery(steps=10_000)  # doctest: +ELLIPSIS
     KeepEvery(...)
     """
 
     steps: int | None = None
+    batches: int | None = None
     epochs: int | None = None
+    minutes: float | None = None
     hours: float | None = None
     days: float | None = None
 

@@ -37,6 +37,11 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
         """Seconds from the beginning of a save until it is durable."""
         return self.blocking + self.persist
 
+    @property
+    def needed(self) -> float:
+        """The same from now on: one that is still being written comes first."""
+        return self.durable + (self.persist if self.writing else 0.0)
+
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """A point at which a save may be taken.
@@ -46,8 +51,8 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     save of this saver, at first that of the start. ``share`` and ``previous_share`` say how much of the run's length
     is done, from 0 to 1, where that is known. ``logged`` holds what was logged since the last point, and ``memory``
     what the policy asked to be remembered, which comes back with the checkpoint after a restart. ``now`` is the time
-    in seconds since 1970 (UTC), ``deadlines`` are those known by now, by the key of their source, and ``costs`` what
-    a save takes.
+    in seconds since 1970 (UTC), ``deadlines`` are those known by now, by the key of their source, ``costs`` what a save
+    takes, and ``failed`` says whether the newest one did.
     """
 
     previous: Progress
@@ -62,6 +67,7 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     now: float = 0.0
     deadlines: Mapping[str, float] = {}
     costs: Costs = Costs()
+    failed: bool = False
 
     @property
     def since_save(self) -> float:

@@ -84,7 +84,8 @@ def _before_notice(match: re.Match[str]) -> BeforeDeadline:
     return BeforeDeadline(notice=match["path"], stop=bool(match["stop"]), **given)
 
 
-_INTERVAL = rf"{_NUMBER} {_unit(*COUNTS, 'seconds', 'minutes', 'hours')}"
+_INTERVAL = rf"{_NUMBER} {_unit(*COUNTS, *SECONDS)}"
+_MARK = rf"{_NUMBER} {_unit('steps', 'batches', 'epochs', 'minutes', 'hours', 'days')}"
 _DURATION = rf"{_NUMBER} {_unit(*SECONDS)}"
 _SAVE = (
     Form(rf"every {_INTERVAL}", ("every 200 steps",), _interval(Every)),
@@ -100,7 +101,7 @@ _SAVE = (
          ("on signal", "on signal exit 75 requeue kill after 30 seconds"), _on_signal),
     Form("on error", ("on error",), lambda match: OnError()),
     Form(rf"on best (?P<metric>\S+){_MODE}(?: by {_NUMBER})?", ("on best val_loss min", "on best val_loss max by 0.5"),
-         lambda match: OnBest(match["metric"], _mode(match), _number(match["number"] or "0"))),
+         lambda match: OnBest(match["metric"], mode=_mode(match), improvement=_number(match["number"] or "0"))),
     Form(rf"before slurm ends{_STOP}", ("before slurm ends", "before slurm ends and stop"),
          lambda match: BeforeDeadline(slurm=True, stop=bool(match["stop"]))),
     Form(rf"before (?P<at>\d\S*(?: \d\S*)?){_STOP}", ("before 2026-11-26T08:00Z", "before 2026-11-26T08:00Z and stop"),
@@ -111,8 +112,8 @@ _SAVE = (
 _KEEP = (
     Form(r"last (?P<number>\d+)", ("last 3",), lambda match: KeepLast(int(match["number"]))),
     Form(rf"best (?P<metric>\S+){_MODE}(?: (?P<number>\d+))?", ("best val_loss min 2",),
-         lambda match: KeepBest(match["metric"], int(match["number"] or 1), _mode(match))),
-    Form(rf"every {_NUMBER} {_unit('steps', 'epochs', 'hours', 'days')}", ("every 24 hours",), _interval(KeepEvery)),
+         lambda match: KeepBest(match["metric"], int(match["number"] or 1), mode=_mode(match))),
+    Form(rf"every {_MARK}", ("every 24 hours",), _interval(KeepEvery)),
     Form(rf"within {_NUMBER} {_unit('minutes', 'hours', 'days')}", ("within 6 hours",), _interval(KeepWithin)),
     Form(r"size (?P<size>.+)", ("size 50 GiB",), lambda match: KeepSize(match["size"])),
     Form("all", ("all",), lambda match: KeepAll()),

@@ -39,9 +39,22 @@ class SavePolicy(abc.ABC):
     def insists(self, moment: Moment) -> bool:
         """Whether a save that is due has to hold this very moment, so that training waits for the one before it.
 
-        Otherwise it is taken a few boundaries later if the one before is still being written.
+        Otherwise it is taken a few boundaries later if the one before is still being written. One that is due at the
+        last batch of a loop over batches is taken at the end of the epoch all the same, unless it is `urgent`.
         """
         return False
+
+    def urgent(self, moment: Moment) -> bool:
+        """Whether a save that is due cannot even wait for the end of the epoch."""
+        return False
+
+    def ends(self, moment: Moment) -> bool:
+        """Whether the run ends itself once a save that is due is durable, as on SIGTERM."""
+        return False
+
+    def remark(self, moment: Moment) -> str | None:
+        """A sentence that the user should hear about a save that is due."""
+        return None
 
     def choice(self, moment: Moment) -> Choice | None:
         """The interval that the policy has chosen for now, if it is one that measures."""
@@ -64,6 +77,10 @@ def _together(policies: tuple[SavePolicy, ...], moment: Moment) -> dict[str, Jso
     return {key: value for policy in policies for key, value in policy.remember(moment).items()}
 
 
+def _remarks(policies: tuple[SavePolicy, ...], moment: Moment) -> str | None:
+    return " ".join(text for policy in policies if (text := policy.remark(moment)) is not None) or None
+
+
 @dataclass(frozen=True, slots=True)
 class AnyOf(SavePolicy):
     """Due when any of ``policies`` is; the reason names all that are."""
@@ -79,6 +96,15 @@ class AnyOf(SavePolicy):
 
     def insists(self, moment: Moment) -> bool:
         return any(policy.insists(moment) for policy in self.policies)
+
+    def urgent(self, moment: Moment) -> bool:
+        return any(policy.urgent(moment) for policy in self.policies)
+
+    def ends(self, moment: Moment) -> bool:
+        return any(policy.ends(moment) for policy in self.policies)
+
+    def remark(self, moment: Moment) -> str | None:
+        return _remarks(self.policies, moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +123,19 @@ class AllOf(SavePolicy):
         return None if None in reasons else " and ".join(str(reason) for reason in reasons)
 
     def remember(self, moment: Moment) -> Mapping[str, Json]:
-        found = _together(self.policies, moment.since_saved())
-        return found if found and self.due(moment) is not None else {}
+        return _together(self.policies, moment.since_saved()) if self.due(moment) is not None else {}
 
     def insists(self, moment: Moment) -> bool:
-        whole = moment.since_saved()
-        return any(policy.insists(whole) for policy in self.policies) and self.due(moment) is not None
+        return self.due(moment) is not None and any(one.insists(moment.since_saved()) for one in self.policies)
+
+    def urgent(self, moment: Moment) -> bool:
+        return self.due(moment) is not None and any(one.urgent(moment.since_saved()) for one in self.policies)
+
+    def ends(self, moment: Moment) -> bool:
+        return self.due(moment) is not None and any(one.ends(moment.since_saved()) for one in self.policies)
+
+    def remark(self, moment: Moment) -> str | None:
+        return None if self.due(moment) is None else _remarks(self.policies, moment.since_saved())
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +176,3 @@ def parts(policy: SavePolicy) -> tuple[SavePolicy, ...]:
     if isinstance(policy, AnyOf | AllOf):
         return tuple(part for one in policy.policies for part in parts(one))
     return (policy,)
-
-
-def measures(policy: SavePolicy) -> bool:
-    """Whether ``policy`` is one that chooses its interval by what it measures."""
-    return type(policy).choice is not SavePolicy.choice
-
-
-def includes(policy: SavePolicy, kind: type[SavePolicy]) -> bool:
-    """Whether ``policy`` is, or combines, a policy of ``kind``."""
-    return any(isinstance(part, kind) for part in parts(policy))

@@ -27,12 +27,15 @@ def check_sense(save: SavePolicy, keep: KeepPolicy) -> None:
                 f"save={joined[0]}: AtMostEvery is no reason to save. Join it to one by `&`, as in "
                 'OnBest("loss") & AtMostEvery(minutes=5), or say Every.'
             )
-    modes = {one.metric: one.mode for one in parts(save) if isinstance(one, OnBest)}
+    saved = {(one.metric, one.mode) for one in parts(save) if isinstance(one, OnBest)}
     for kept in _kept(keep):
-        if isinstance(kept, KeepBest) and modes.get(kept.metric, kept.mode) != kept.mode:
+        if not isinstance(kept, KeepBest) or (kept.metric, kept.mode) in saved:
+            continue
+        if kept.metric in {metric for metric, _ in saved}:
+            other = "max" if kept.mode == "min" else "min"
             raise UsageError(
-                f"save=OnBest({kept.metric!r}, mode={modes[kept.metric]!r}) and keep=KeepBest({kept.metric!r}, "
-                f"mode={kept.mode!r}): the best saved would be the first to go. Give both the same mode."
+                f"save=OnBest({kept.metric!r}, mode={other!r}) and keep=KeepBest({kept.metric!r}, mode={kept.mode!r}): "
+                "the best saved would be the first to go. Give both the same mode."
             )
 
 
@@ -53,6 +56,20 @@ def unreachable(policy: SavePolicy, length: dict[str, int]) -> list[str]:
             name = f"{type(one).__name__}({unit}={shown})"
             found.append(f"{name} never comes round: the run has {length[unit]} {unit}")
     return found
+
+
+def unforeseeable(policy: SavePolicy) -> list[str]:
+    """A sentence for each part of ``policy`` that needs the length of a run, of which nobody knows it.
+
+    >>> unforeseeable(Every(fraction=0.1))
+    ['Every(fraction=0.1) never comes round in a loop by hand, whose length is not known; use Every(steps=...)']
+    """
+    return [
+        f"Every(fraction={one.fraction:g}) never comes round in a loop by hand, whose length is not known; use "
+        "Every(steps=...)"
+        for one in parts(policy)
+        if isinstance(one, Every) and one.fraction is not None
+    ]
 
 
 def metrics_of(save: SavePolicy, keep: KeepPolicy) -> dict[str, str]:

@@ -22,12 +22,17 @@ def written(policy: Any) -> str:
         inner = (f"({written(one)})" if isinstance(one, AnyOf) else written(one) for one in policy.policies)
         return " & ".join(inner)
     if isinstance(policy, When | KeepWhen):
-        return str(getattr(policy.rule, "__name__", repr(policy.rule)))
-    if not is_dataclass(policy):
-        return repr(policy)
+        return str(getattr(policy.rule, "__name__", type(policy.rule).__name__))
+    if not is_dataclass(policy):  # somebody's own, whose repr may have an address in it
+        return f"{type(policy).__name__}()"
     given = ((one.name, getattr(policy, one.name)) for one in fields(policy) if _is_given(policy, one))
-    return f"{type(policy).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
+    return f"{type(policy).__name__}({', '.join(f'{name}={_value(value)}' for name, value in given)})"
 
 
 def _is_given(policy: Any, one: Any) -> bool:
     return one.default is MISSING or getattr(policy, one.name) != one.default
+
+
+def _value(value: Any) -> str:
+    """A callable by its name: its address is another in every process."""
+    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else repr(value)

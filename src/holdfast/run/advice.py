@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from holdfast.policies.interval import Every
-from holdfast.policies.save import parts
-from holdfast.policies.sense import metrics_of, unreachable
+from holdfast.engine.checkpointer import ItemDraft
+from holdfast.errors import HoldfastError
+from holdfast.hints import did_you_mean
+from holdfast.policies.sense import metrics_of, unforeseeable, unreachable
+from holdfast.run.drafts import Firing
 from holdfast.run.saver import DEFAULT_SAVE
 from holdfast.run.schedule import Schedule
+from holdfast.run.target import Target
 from holdfast.run.voice import Voice
 
-_NEVER = "{0}: no value of {1!r} has been logged{2}, so it has no effect. Log it with run.log({1}=...); {3}"
-
-_NO_LENGTH = (
-    "save=Every(fraction={:g}) never comes round in a loop by hand, whose length is not known; use Every(steps=...) or "
-    "Every(minutes=...)"
+_NEVER = "{0}: no value of {1!r} has been logged{2}, so it has no effect. Log it with run.log({1}=...).{3}"
+_UNMATCHED = (
+    "exclude={0!r}: no tensor of {1} matches, so nothing is left out by it, and the checkpoint is still not one to "
+    "resume from.{2}"
+)
+_SHORTAGE = (
+    "{0}: what keep= asks for will need {1:,.0f} MiB more than now after {2} more saves, and so much is not free "
+    "there: saves will fail then. Keep fewer checkpoints, save less often, or free some space."
+)
+_CLOCK = (
+    "the clock of this machine was set by {:+.0f} s since the start; the times of checkpoints go on without that, so "
+    "hours and days that are kept do not shift. Deadlines follow the clock."
 )
 
 
 @dataclass(slots=True)
 class Advice:
-    """Looks at the policies of all savers, and says each thing once."""
+    """Looks at the policies of all savers and at their folders, and says each thing once."""
 
-    schedules: Sequence[Schedule]
+    targets: Sequence[Target]
     voice: Voice
     _lengths: dict[str, int] = field(default_factory=dict)
+    _commits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        return [one for target in self.targets for one in target.schedules]
 
     def length(self, **counts: int) -> None:
         """The run's length is known now, in these units: intervals beyond it never come round."""
@@ -35,16 +49,14 @@ class Advice:
         self._lengths.update(news)
         for schedule in self.schedules if news else ():
             for sentence in unreachable(schedule.saver.save, news):
-                text = f"save={sentence}; the final save is made anyway"
-                self.voice.say("unreachable", text, once=sentence)
+                self.voice.say("unreachable", f"save={sentence}; the final save is made anyway", once=sentence)
 
     def no_length(self) -> None:
         """The loop is somebody else's: how long the run is will never be known."""
         for schedule in self.schedules:
-            for policy in parts(schedule.saver.save) if schedule.saver.save != DEFAULT_SAVE else ():
-                if isinstance(policy, Every) and policy.fraction is not None:
-                    text = _NO_LENGTH.format(policy.fraction)
-                    self.voice.say("unreachable", text, once=text)
+            # The default counts minutes too, and nobody has asked for a fraction.
+            for sentence in unforeseeable(schedule.saver.save) if schedule.saver.save != DEFAULT_SAVE else ():
+                self.voice.say("unreachable", f"save={sentence}", once=sentence)
 
     def metrics(self, logged: Collection[str], *, end: bool) -> None:
         """Metrics that policies wait for: one with another spelling is told at once, others at the ``end``."""
@@ -53,8 +65,35 @@ class Advice:
             if schedule.saver.name is not None:
                 wanted |= dict.fromkeys(schedule.saver.name.metrics, f"name={schedule.saver.name.text!r}")
             for metric, policy in wanted.items():
-                near = difflib.get_close_matches(metric, logged, 1, 0.75)
-                if metric not in logged and (near or end):
-                    hint = f"was {near[0]!r} meant?" if near else f"logged are: {', '.join(logged) or 'none'}"
+                meant = did_you_mean(metric, logged, 0.75)
+                if metric not in logged and (meant or end):
+                    hint = meant or f" Logged are: {', '.join(logged) or 'none'}."
                     text = _NEVER.format(policy, metric, "" if end else " so far", hint)
                     self.voice.warn("metric_missing", text, once=f"metric {metric}")
+
+    def patterns(self, firing: Firing, items: Mapping[str, ItemDraft]) -> None:
+        """Tensors that a saver means to leave out, and that are not there."""
+        for schedule, _ in firing:
+            for item in schedule.extent.left:
+                tensors = list(items[item].sources)
+                for pattern in schedule.extent.unmatched(item, tensors):
+                    text = _UNMATCHED.format(f"{item}/{pattern}", item, did_you_mean(pattern, tensors))
+                    self.voice.warn("pattern", text, once=text)
+
+    def space(self, target: Target) -> None:
+        """A checkpoint was committed there: says that the disk will be full, before it is, after 1, 2, 4, 8 … saves."""
+        count = self._commits[target.folder] = self._commits.get(target.folder, 0) + 1
+        if count & (count - 1):
+            return
+        try:
+            shortage = target.shortage()
+        except HoldfastError:
+            return
+        if shortage is not None:
+            text = _SHORTAGE.format(target.folder, shortage.needed / 2**20, shortage.saves)
+            self.voice.warn("space", text, once=f"space {target.folder}")
+
+    def clock(self, jump: float) -> None:
+        """The machine's clock was set by so many seconds."""
+        if jump:
+            self.voice.warn("clock", _CLOCK.format(jump), once="clock")

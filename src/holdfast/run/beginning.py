@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.holds import hold
-from holdfast.engine.lineage import find_left_behind
+from holdfast.engine.lineage import usable
 from holdfast.engine.place import find, reopen
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.errors import CorruptError, MisfitError, NotFoundError, StorageError, UsageError
@@ -90,8 +90,8 @@ class Beginning:
         self.close()
 
 
-def begin_from(given: Any, items: Items, progressing: Progressing) -> Beginning:
-    """What ``start_from`` names: a run folder or a checkpoint, or one for each of some items.
+def begin_from(given: Any, items: Items, progressing: Progressing, undo: contextlib.ExitStack) -> Beginning:
+    """What ``start_from`` names: a run folder or a checkpoint, or one for each of some items. ``undo`` lets it go.
 
     Raises `UsageError` for what names nothing, `NotFoundError`, `CorruptError` or `MisfitError`.
     """
@@ -100,13 +100,14 @@ def begin_from(given: Any, items: Items, progressing: Progressing) -> Beginning:
     else:
         storage, entry = _find(given, "start_from=", None)
         sources = [Source(storage, entry, {name: name for name in items.items})]
-    for source in sources:
-        verify(source.storage, source.entry, advance=progressing(
-            f"verifying {source.entry.name}", bytes_to_read(source.entry)
-        ))  # fmt: skip
     beginning = Beginning(sources, whole=not isinstance(given, Mapping))
+    undo.callback(beginning.close)
+    # First: the other run may be going on, and its retention with it, while gigabytes are verified here.
     beginning.hold()
     beginning.fit(items)
+    for source in sources:
+        advance = progressing(f"verifying {source.entry.name}", bytes_to_read(source.entry))
+        verify(source.storage, source.entry, advance=advance)
     return beginning
 
 
@@ -151,15 +152,8 @@ def _find(path: Any, where: str, item: str | None) -> tuple[LocalStorage, Entry]
         raise UsageError(f"{where}{path!r}: expected the path of a run folder or of a checkpoint.") from None
     if place.name is not None:
         return place.storage, reopen(place.storage, place.name)
-    entries = _usable(place.storage)
+    entries = usable(place.storage, Catalog(place.storage).list().entries)
     fitting = [one for one in entries if (one.whole if item is None else item in one.manifest.items)]
     if not entries:
         raise NotFoundError(f"{where}{str(path)!r}: this folder holds no checkpoint.")
     return place.storage, (fitting or entries)[-1]
-
-
-def _usable(storage: LocalStorage) -> list[Entry]:
-    """The checkpoints of a run folder, but those that a rollback or another run left."""
-    entries = Catalog(storage).list().entries
-    left = find_left_behind(storage, entries)
-    return [one for one in entries if one.name not in left]

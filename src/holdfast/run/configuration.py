@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from holdfast.errors import UsageError
+from holdfast.hints import did_you_mean
 from holdfast.policies.phrases import keep_policy, save_policy
 from holdfast.run.config_text import Place, read_text
 from holdfast.run.config_values import read_values
@@ -103,19 +103,15 @@ def _saver(values: Any, where: Where) -> dict[str, Any]:
     return {key: _value(key, value, partial(where, key)) for key, value in table.items()}
 
 
-def _table(values: Any, keys: Iterable[str], where: Where) -> Mapping[str, Any]:
+def _table(values: Any, keys: Collection[str], where: Where) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise UsageError(f"{where()}: expected a table of {', '.join(keys)}, not {_shown(values)}.")
     for key in values:
         if key not in keys:
-            raise UsageError(f"{where(key)}: there is no such key.{_nearest(str(key), keys)}")
+            raise UsageError(
+                f"{where(key)}: there is no such key.{did_you_mean(str(key), keys)} There are: {', '.join(keys)}."
+            )
     return values
-
-
-def _nearest(key: str, keys: Iterable[str]) -> str:
-    likely = difflib.get_close_matches(key, keys, 1)
-    question = f' Did you mean "{likely[0]}"?' if likely else ""
-    return f"{question} There are: {', '.join(keys)}."
 
 
 def _value(key: str, value: Any, where: Where) -> Any:

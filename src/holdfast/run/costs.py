@@ -23,7 +23,7 @@ _FIXED_SECONDS = 0.01
 class SaveCost:
     """What one save has cost so far, in seconds.
 
-    While it is ``writing``, it counts as slow as the save before, whose figures are ``usual_persist`` and
+    While it is ``writing``, it counts as slow as the saver's save before, whose figures are ``usual_persist`` and
     ``usual_slowdown``: one that seemed to cost nothing would call for the next at once.
     """
 
@@ -34,6 +34,13 @@ class SaveCost:
     writing: bool = False
     usual_persist: float = 0.0
     usual_slowdown: float = 0.0
+
+    def follow(self, before: SaveCost) -> None:
+        """Begins to be written, by a saver whose save before was that one."""
+        seen = before.seen(0.0)
+        self.writing = True
+        self.usual_persist = max(self.usual_persist, seen.persist)
+        self.usual_slowdown = max(self.usual_slowdown, seen.slowdown)
 
     def seen(self, batch: float) -> Costs:
         """As policies see it, with the time that a ``batch`` takes."""
@@ -76,23 +83,23 @@ class CostMeter:
     _open: SaveCost | None = None
 
     @contextmanager
-    def stopping(self) -> Iterator[None]:
-        """Around all of a save that training waits for."""
+    def stopping(self) -> Iterator[SaveCost]:
+        """Around what training waits for, of one save; the part inside of another one belongs to that one's save."""
+        if self._open is not None:
+            yield self._open
+            return
         begin, cost = self.clock(), SaveCost(measured=True)
         self._open = cost
         try:
-            yield
+            yield cost
         finally:
             cost.blocking = self.clock() - begin
             self._stopped += cost.blocking
             self._open = None
 
-    def taken(self) -> SaveCost:
-        """A snapshot was taken: it is the newest save from now on."""
-        before, cost = self.newest.seen(self.batch), self._open or SaveCost(measured=True)
-        cost.writing, cost.usual_persist, cost.usual_slowdown = True, before.persist, before.slowdown
+    def taken(self, cost: SaveCost) -> None:
+        """A snapshot that costs so much was handed over: it is the newest save from now on."""
         self.newest = cost
-        return cost
 
     def written(self, seconds: float) -> None:
         """The writer took so long for one of the newest save's checkpoints."""

@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.errors import UsageError
+from holdfast.hints import did_you_mean
 from holdfast.state.loading import INTERNAL
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Names of the items that are saved, and of each the pattern of tensors that are not.
+    """Names of the items that are saved, and of each the patterns of tensors that are not.
 
     A ``whole`` one leaves out nothing; only then does it have what the run itself adds, and can be resumed from.
     """
 
     items: frozenset[str]
-    left: dict[str, re.Pattern[str]] = field(default_factory=dict)
+    left: dict[str, tuple[str, ...]] = field(default_factory=dict)
     whole: bool = True
 
     def takes(self, item: str) -> bool:
         return item in self.items or (self.whole and item in INTERNAL)
 
     def left_out(self, item: str, tensors: Iterable[str]) -> Collection[str]:
-        pattern = self.left.get(item)
-        return () if pattern is None else [one for one in tensors if pattern.fullmatch(one)]
+        patterns = self.left.get(item)
+        if not patterns:
+            return ()
+        leaves_out = re.compile("|".join(map(fnmatch.translate, patterns))).fullmatch
+        return [one for one in tensors if leaves_out(one)]
+
+    def unmatched(self, item: str, tensors: Collection[str]) -> list[str]:
+        """Patterns for tensors of an item that match none of them."""
+        return [one for one in self.left.get(item, ()) if not fnmatch.filter(tensors, one)]
+
+    def __str__(self) -> str:
+        """Which items, and what of them is left out: the same for the same choice."""
+        left = sorted(f"{item}/{pattern}" for item, patterns in self.left.items() for pattern in patterns)
+        taken = "everything" if self.whole else ", ".join(sorted(self.items))
+        return f"{taken} without {', '.join(left)}" if left else taken
 
 
 @dataclass(frozen=True, slots=True)
-class Union:
+class AnyExtent:
     """All that any of ``extents`` takes: the contents of one checkpoint for several savers."""
 
     extents: tuple[Extent, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether a run can be resumed from it."""
+        return any(one.whole for one in self.extents)
 
     def takes(self, item: str) -> bool:
         return any(one.takes(item) for one in self.extents)
@@ -64,18 +82,13 @@ def make_extent(names: Collection[str], items: Sequence[str] | None, exclude: Se
     taken -= {name for name, patterns in parts.items() if not {"*", "**"}.isdisjoint(patterns)}
     if not taken:
         raise UsageError(f"{where}items, {where}exclude: nothing of {', '.join(names)} is left to be saved.")
-    left = {name: _joined(patterns) for name, patterns in parts.items() if name in taken}
+    left = {name: tuple(patterns) for name, patterns in parts.items() if name in taken}
     return Extent(frozenset(taken), left, whole=len(taken) == len(names) and not left)
 
 
 def _matching(names: Collection[str], pattern: str, where: str) -> list[str]:
     found = fnmatch.filter(names, pattern)
     if not found:
-        near = difflib.get_close_matches(pattern, names, 1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"{where}: {pattern!r} is no item of state=. {hint}There are: {', '.join(names)}.")
+        hint = did_you_mean(pattern, names)
+        raise UsageError(f"{where}: {pattern!r} is no item of state=.{hint} There are: {', '.join(names)}.")
     return found
-
-
-def _joined(patterns: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(fnmatch.translate, patterns)))

@@ -198,7 +198,6 @@ def _consider(session: Session, cursors: list[Cursor], length: int | None) -> li
         session.snapshots.save_if_due(last=session.position.batch >= length and session.loop.mode == "epochs")
         return []
     if not session.saves.due:
-        session.snapshots.save_if_due(last=False)
         return []
     batch = _fetch(cursors)
     session.snapshots.save_if_due(last=batch is None)

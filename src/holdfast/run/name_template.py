@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.errors import UsageError
-from holdfast.format.names import HASH, UNHASHED, is_label
+from holdfast.format.names import HASH, is_label, unhashed
 from holdfast.types import Progress
 
 _COUNTS = ("epoch", "batch", "step", "samples", "tokens", "batches", "attempt", "ordinal")
@@ -69,7 +69,7 @@ class NameTemplate:
         values = _values(naming)
         shown = (literal + self._shown(name, spec, values) for literal, name, spec in self._parts)
         label = "".join(shown)
-        return label if len(label.replace(HASH, UNHASHED)) <= _LONGEST else label.replace(HASH, "")[:_LONGEST]
+        return label if len(unhashed(label)) <= _LONGEST else label.replace(HASH, "")[:_LONGEST]
 
     def _shown(self, name: str | None, spec: str, values: Mapping[str, Any]) -> str:
         if name is None or name == "hash":
@@ -88,7 +88,7 @@ class NameTemplate:
         if sum(len(literal) for literal, _, _ in self._parts) > _LONGEST // 2:
             raise self._refusal("so much text")
         example = self._example()
-        if not is_label(example.replace(HASH, UNHASHED)) or _RESERVED in example:
+        if not is_label(unhashed(example)) or _RESERVED in example:
             raise self._refusal(f"what becomes of it, such as {example!r}")
 
     def _example(self) -> str:

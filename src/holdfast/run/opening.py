@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +11,25 @@ from typing import Any
 
 from holdfast.engine.catalog import Catalog
 from holdfast.engine.checkpointer import Checkpointer
+from holdfast.engine.identity import establish
 from holdfast.engine.journal import Journal
 from holdfast.engine.run_folder import AttemptRecord, RunFolder
 from holdfast.engine.writer_handle import WriterHandle
 from holdfast.format.manifest import Origin, Parent
+from holdfast.policies.keep import described
+from holdfast.policies.written import written
 from holdfast.run.beginning import Beginning, begin_from
-from holdfast.run.extent import make_extent
+from holdfast.run.drafts import Identity
+from holdfast.run.extent import Extent, make_extent
 from holdfast.run.items import Items
-from holdfast.run.options import Options, described
+from holdfast.run.options import Options, in_words
 from holdfast.run.progress_bar import progressing
 from holdfast.run.recorder import Recorder
 from holdfast.run.remembered import Remembered, match_remembered
 from holdfast.run.replay import Replay, expect
 from holdfast.run.resumption import Resumption, config_changes
 from holdfast.run.saver import Saver
-from holdfast.run.saves import Identity, Saves
+from holdfast.run.saves import Saves
 from holdfast.run.schedule import Look, Schedule
 from holdfast.run.selection import Selection, select
 from holdfast.run.session import Session
@@ -54,7 +58,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An open run. ``undo`` closes what has to be closed at its end."""
+    """An open run: its own folder, held by this process, and the session, which closes all the rest."""
 
     house: RunFolder
     session: Session
@@ -73,6 +77,7 @@ def open_run(wishes: Wishes, voice: Voice, undo: ExitStack) -> Opened:
 class _Opening:
     def __init__(self, wishes: Wishes, voice: Voice, undo: ExitStack) -> None:
         self._wishes, self._voice, self._undo = wishes, voice, undo
+        self._stops = Stops([one.save for one in wishes.savers], voice)
         self._house = RunFolder.open(wishes.folder, self._announce)
         undo.callback(self._house.close)
         self._targets = _targets(wishes, self._house.storage)
@@ -81,16 +86,15 @@ class _Opening:
 
     def open(self) -> Opened:
         house, voice, undo = self._house, self._voice, self._undo
-        identity = house.identity(self._others)
+        identity = establish(house.storage, self._others)
         for storage in self._others:
             storage.sync()
             house.clean(storage, self._announce)
         attempts = house.attempts()
-        chosen = select(self._storages, attempts, self._wishes.start_from, voice, progressing)
+        resumable = {one.folder for one in self._targets if one.has_whole} | {house.storage.root}
+        chosen = select(self._storages, resumable, attempts, self._wishes.start_from, voice, progressing)
         resumption = self._resumption(chosen)
         beginning = self._beginning(chosen)
-        if beginning is not None:
-            undo.callback(beginning.close)
         attempt = self._claim(chosen, beginning)
         voice.attach(Journal(house.storage, attempt.attempt))
         undo.callback(voice.close)
@@ -105,7 +109,8 @@ class _Opening:
         ), chosen)  # fmt: skip
         self._start(saves, resumption)
         replay = self._replay(resumption, attempts) if not chosen.rollback and not changes else None
-        session = self._session(saves, Recorder(voice, replay), resumption, beginning)
+        recorder = Recorder(voice, replay, metrics=_metrics(resumption))
+        session = self._session(saves, recorder, resumption, beginning)
         voice.flush()
         return Opened(house=house, session=session, run=identity.run, resumed_from=attempt.resumed_from)
 
@@ -118,15 +123,13 @@ class _Opening:
         start_from = self._wishes.start_from
         if chosen.found is not None or start_from is None:
             return None
-        return begin_from(start_from, self._wishes.items, progressing)
+        return begin_from(start_from, self._wishes.items, progressing, self._undo)
 
     def _claim(self, chosen: Selection, beginning: Beginning | None) -> AttemptRecord:
-        resumed_from = chosen.found.entry.name if chosen.found is not None else None
-        if beginning is not None and beginning.whole:
-            resumed_from = beginning.sources[0].entry.name
         return self._house.claim(
-            resumed_from=resumed_from, rollback=chosen.rollback, others=self._others,
-            options=described(self._wishes.options.used),
+            resumed_from=chosen.found.entry.name if chosen.found is not None else None,
+            rollback=chosen.rollback, others=self._others,
+            options=in_words(self._wishes.options.used),
             origins=() if beginning is None else tuple(one.origin for one in beginning.sources),
         )  # fmt: skip
 
@@ -150,9 +153,9 @@ class _Opening:
     ) -> Session:
         wishes = self._wishes
         return Session(
-            items=wishes.items, saves=saves, recorder=recorder, voice=self._voice,
-            stops=Stops([one.save for one in wishes.savers], self._voice), resumption=resumption,
-            beginning=beginning, values=wishes.values, progressing=progressing, settings=wishes.settings,
+            items=wishes.items, saves=saves, recorder=recorder, voice=self._voice, stops=self._stops,
+            resumption=resumption, beginning=beginning, values=wishes.values, progressing=progressing,
+            settings=wishes.settings,
         )  # fmt: skip
 
     def _changes(self, resumption: Resumption | None) -> list[str]:
@@ -231,8 +234,10 @@ def _targets(wishes: Wishes, own: LocalStorage) -> list[Target]:
         target = found.setdefault(os.path.realpath(storage.root), Target(storage, Catalog(storage)))
         where = f"savers[{index}]: " if len(wishes.savers) > 1 else ""
         extent = make_extent(wishes.items.items, saver.items, saver.exclude, where)
-        key = _key(target, wishes.folder, len(target.schedules))
-        target.schedules.append(Schedule(saver, key, target.folder, extent))
+        identity = _identity(saver, extent, [one.identity for one in target.schedules])
+        # Relative, so that it is the same when the run is moved as a whole.
+        key = f"{os.path.relpath(target.folder, wishes.folder)}: {identity}"
+        target.schedules.append(Schedule(saver, key, target.folder, extent, identity))
     return sorted(found.values(), key=lambda target: target.storage is not own)
 
 
@@ -241,10 +246,14 @@ def _storage(folder: str, own: LocalStorage) -> LocalStorage:
     return own if os.path.realpath(storage.root) == os.path.realpath(own.root) else storage
 
 
-def _key(target: Target, run_folder: Path, place: int) -> str:
-    """What tells a saver from the others in later attempts, also when the run was moved as a whole."""
-    relative = os.path.relpath(target.folder, run_folder)
-    return relative if place == 0 else f"{relative} {place + 1}"
+def _identity(saver: Saver, extent: Extent, taken: Collection[str]) -> str:
+    """What tells a saver from the others of its folder, in whatever order later attempts have them: what it says."""
+    own = "" if type(saver) is Saver else f"{type(saver).__name__} "
+    found, number = (said := f"{own}{written(saver.save)} saves {extent}"), 1
+    while found in taken:
+        number += 1
+        found = f"{said} ({number})"
+    return found
 
 
 def ask_again(targets: Sequence[Target], remembered: Mapping[str, Remembered], order: tuple[int, int]) -> None:
@@ -258,6 +267,11 @@ def ask_again(targets: Sequence[Target], remembered: Mapping[str, Remembered], o
             for schedule, reasons in fired:
                 for reason in reasons:
                     schedule.request(reason)
+
+
+def _metrics(resumption: Resumption | None) -> dict[str, float]:
+    """What had been logged last: the next checkpoint still tells it, whether or not it is logged again before."""
+    return {} if resumption is None else dict(described(resumption.entry).metrics)
 
 
 def _values(resumption: Resumption | None, beginning: Beginning | None) -> dict[str, Any]:

@@ -5,20 +5,19 @@ The order is that of `PRECEDENCE`; ``docs/savers.md`` has it as a table.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.errors import UsageError
+from holdfast.hints import did_you_mean
 from holdfast.policies.keep import KeepPolicy
 from holdfast.policies.save import SavePolicy
-from holdfast.policies.sense import check_sense
 from holdfast.policies.written import written
 from holdfast.run.configuration import Configuration
 from holdfast.run.name_template import NameTemplate
-from holdfast.run.saver import DEFAULTS, Saver, checked
+from holdfast.run.saver import DEFAULTS, Saver, checked, given, with_options
 
 PRECEDENCE = ("Saver", "argument", "configuration", "environment", "default")
 """Whose word counts, the first one first; within a configuration, that of a saver's own table."""
@@ -63,7 +62,7 @@ class Options:
         found = self._outside("folder")
         if not found:
             raise UsageError(
-                f"Run(folder=None): give the path of a folder, here, in a configuration, or as {PREFIX}FOLDER."
+                f"folder: nobody names one. Give it in the configuration, to Run.from_config(), or as {PREFIX}FOLDER."
             )
         return str(self._use("folder", found))
 
@@ -74,13 +73,28 @@ class Options:
     def savers(self, given: Sequence[Saver] | None) -> list[Saver]:
         """The savers of the run, each with all of its options: those given, or those of the configuration, or one."""
         self._check_names()
-        tables = self.configuration.savers if self.configuration is not None and given is None else ()
-        savers = _listed(given) if given is not None else [Saver() for _ in tables or (None,)]
-        for index, saver in enumerate(savers):
-            own = self._table(index) if tables else _own(index, saver)
-            saver.set({option: self._of_saver(index, option, own) for option in DEFAULTS})
-            check_sense(saver.save, saver.keep)
-        return savers
+        tables = self.configuration.savers if self.configuration is not None else ()
+        if given is None:
+            savers = [Saver() for _ in tables or (None,)]
+            own = [self._table(index) for index, _ in enumerate(tables)] or [{}]
+        else:
+            savers = _listed(given)
+            own = [_own(index, one) for index, one in enumerate(savers)]
+            self._compare_savers(len(savers), len(tables))
+        return [
+            with_options(saver, {option: self._of_saver(index, option, own[index]) for option in DEFAULTS})
+            for index, saver in enumerate(savers)
+        ]
+
+    def _compare_savers(self, given: int, described: int) -> None:
+        """Tables of savers are not looked at where the script has savers of its own."""
+        if described:
+            assert self.configuration is not None
+            where = self.configuration.where("saver", 0)
+            self.remarks.append(
+                f"savers: Run(savers=) gives {given}, and that counts; the {described} of the configuration ({where}) "
+                "are not used"
+            )
 
     def _of_saver(self, index: int, option: str, own: Mapping[str, Setting]) -> Any:
         found = [own[option]] if option in own else []
@@ -127,9 +141,8 @@ class Options:
     def _check_names(self) -> None:
         known = {_variable(option) for option in (*RUN_OPTIONS, *DEFAULTS)}
         for name in sorted(self.environment.keys() - known):
-            near = difflib.get_close_matches(name, known, 1, 0.8)
-            hint = f"was {near[0]} meant?" if near else f"there are {', '.join(sorted(known))}"
-            self.remarks.append(f"{name} in the environment means nothing to holdfast; {hint}")
+            hint = did_you_mean(name, known, 0.8) or f" There are {', '.join(sorted(known))}."
+            self.remarks.append(f"{name} in the environment means nothing to holdfast.{hint}")
 
 
 def environment() -> dict[str, str]:
@@ -143,7 +156,7 @@ _NOTHING = {
 """What it means that an option is not given."""
 
 
-def described(used: Mapping[str, Setting]) -> dict[str, dict[str, str]]:
+def in_words(used: Mapping[str, Setting]) -> dict[str, dict[str, str]]:
     """Settings in words, for the attempt's record and ``holdfast show --config``."""
     return {option: {"value": _described(option, one.value), "source": one.source} for option, one in used.items()}
 
@@ -181,7 +194,7 @@ def _variable(option: str) -> str:
 
 
 def _own(index: int, saver: Saver) -> dict[str, Setting]:
-    return {option: Setting(value, "Saver", f"savers[{index}]") for option, value in saver.given.items()}
+    return {option: Setting(value, "Saver", f"savers[{index}]") for option, value in given(saver).items()}
 
 
 def _listed(savers: Any) -> list[Saver]:

@@ -21,7 +21,7 @@ from holdfast.run.loops import Count, Loop
 from holdfast.run.loops import Options as LoopOptions
 from holdfast.run.opening import Wishes, open_run
 from holdfast.run.options import Options, environment
-from holdfast.run.saver import KeepOption, SaveOption, Saver
+from holdfast.run.saver import KeepOption, SaveOption, Saver, checked_folder
 from holdfast.run.session import Session
 from holdfast.run.settings import settings
 from holdfast.run.voice import Event, Voice
@@ -45,7 +45,7 @@ class Run:
     policies, callables or phrases, or ``savers`` is a list of `Saver` objects, which have the defaults. ``config`` is
     stored, and values that changed are named on a resume. ``start_from`` is another run's folder or checkpoint, or
     such by item, used while this run has none of its own, or the name of one of its own checkpoints to go back to,
-    which abandons the later ones. ``configuration`` is a file or a dict with the rest, see `from_config`.
+    which abandons the later ones. What a file says of all this is for `from_config`.
 
     Raises `UsageError` for arguments that cannot mean anything, `OwnershipError` if another live trainer has the
     folder, `MisfitError` (with nothing changed) if the newest checkpoint does not fit ``state``, `CorruptError` if
@@ -66,7 +66,7 @@ class Run:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str] | None,
+        folder: str | os.PathLike[str],
         state: Mapping[str, Any],
         *,
         savers: Sequence[Saver] | None = None,
@@ -74,12 +74,18 @@ class Run:
         keep: KeepOption | None = None,
         config: Mapping[str, Any] | None = None,
         start_from: StartFrom | None = None,
-        configuration: Source | None = None,
+    ) -> None:
+        arguments = {"folder": checked_folder(folder), "save": save, "keep": keep, "start_from": start_from}
+        self._begin(Options(arguments, None, environment()), state, savers, config)
+
+    def _begin(
+        self,
+        options: Options,
+        state: Mapping[str, Any],
+        savers: Sequence[Saver] | None,
+        config: Mapping[str, Any] | None,
     ) -> None:
         _require_platform()
-        arguments = {"folder": folder, "save": save, "keep": keep, "start_from": start_from}
-        read = None if configuration is None else read_configuration(configuration)
-        options = Options(arguments, read, environment())
         self.folder = Path(options.folder()).absolute()
         items = Items(state)
         self.values: dict[str, Any] = {}
@@ -131,10 +137,10 @@ class Run:
         ...     run.progress.batches
         3
         """
-        return cls(
-            folder, state, savers=savers, save=save, keep=keep, config=config, start_from=start_from,
-            configuration=configuration,
-        )  # fmt: skip
+        run = cls.__new__(cls)
+        arguments = {"folder": folder, "save": save, "keep": keep, "start_from": start_from}
+        run._begin(Options(arguments, read_configuration(configuration), environment()), state, savers, config)
+        return run
 
     @property
     def _live(self) -> Session:
@@ -204,7 +210,7 @@ class Run:
         self._live.save()
 
     def wait(self) -> None:
-        """Returns when the last snapshot is durable. Raises `SaveError` if that failed."""
+        """Returns when the last snapshot is durable in all its folders. Raises `SaveError` if that failed in one."""
         self._session.saves.wait()
         self._session.saves.raise_failure()
 
@@ -253,11 +259,11 @@ class Run:
     def close(self) -> None:
         """Ends the run: a last save if the loop did not come to its end, the writer finished, the folder free.
 
-        Raises `SaveError` if the last save failed.
+        Raises `SaveError` if the last save into any of the run's folders failed.
         """
         self._close()
         self._session.stop_late()
-        self._session.saves.raise_failure()
+        self._session.saves.raise_failure(ever=True)
 
     def __enter__(self) -> Run:
         return self
@@ -281,7 +287,9 @@ class Run:
         try:
             self._session.close(exception)
         finally:
-            self._session.closed = f"this Run over {self.folder} is closed, or another Run has taken its place"
+            self._session.closed = (
+                f"this Run over {self.folder} is closed, or another Run has taken its place: make a new Run to go on."
+            )
             self._session.saves.checkpointer.close()
             self._voice.close()
             self._house.close()
@@ -297,6 +305,18 @@ class Run:
         except HoldfastError as error:
             self._voice.say("save_failed", f"{self.folder}: {error}")
 
+
+def _leave_to_the_parent() -> None:
+    """A forked child that trains on, or saves, would write into the folder of its parent."""
+    for run in _open.values():
+        run._session.closed = (
+            f"this process is a fork of the one that has the Run over {run.folder}, and only that one trains and saves. "
+            "End the loop here (os._exit() leaves without it), or make a Run over another folder."
+        )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 _hooked: set[Run] = set()
 """Runs that want to know of an exception that nobody catches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -46,7 +47,8 @@ class Saver:
     such as ``"epoch-{epoch:03d}-{val_loss:.3f}"``. With ``verify="readback"`` the medium is read, past the page cache,
     before a checkpoint is committed.
 
-    Override `should_save` or `should_keep` for anything else. Raises `UsageError` for what cannot mean anything.
+    Override `should_save` or `should_keep` for anything else. A run works with a copy, which has the run's options
+    where the saver says nothing. Raises `UsageError` for what cannot mean anything.
 
     >>> from holdfast import Every, KeepLast, Saver
     >>> Saver(save=Every(steps=200), keep=KeepLast(5)).save == Saver(save="every 200 steps").save
@@ -68,14 +70,13 @@ class Saver:
             "folder": folder, "save": save, "keep": keep, "items": items, "exclude": exclude, "name": name,
             "verify": verify,
         }  # fmt: skip
-        self.given: dict[str, Any] = {
+        self._given: dict[str, Any] = {
             option: checked(option, value) for option, value in options.items() if value is not None
         }
-        self.set({**DEFAULTS, **self.given})
+        self._set({**DEFAULTS, **self._given})
         check_sense(self.save, self.keep)
 
-    def set(self, options: Mapping[str, Any]) -> None:
-        """Makes ``options``, checked ones, those of this saver. A run sets what the saver itself was not given."""
+    def _set(self, options: Mapping[str, Any]) -> None:
         self.folder: str | None = options["folder"]
         self.save: SavePolicy = options["save"]
         self.keep: KeepPolicy = options["keep"]
@@ -91,6 +92,22 @@ class Saver:
     def should_keep(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         """Of ``checkpoints``, oldest first, the names of those that stay, each with why."""
         return self.keep.reasons(checkpoints)
+
+
+def given(saver: Saver) -> Mapping[str, Any]:
+    """The options that a saver was made with, checked."""
+    return saver._given
+
+
+def with_options(saver: Saver, options: Mapping[str, Any]) -> Saver:
+    """A copy of a saver, of its own class, that has all of ``options``, checked ones, and what else it has.
+
+    A run sets what the saver was not given; another run, which may have the same saver, sets something else.
+    """
+    found = copy.copy(saver)
+    found._set(options)
+    check_sense(found.save, found.keep)
+    return found
 
 
 def checked(option: str, value: Any) -> Any:

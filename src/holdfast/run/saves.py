@@ -1,83 +1,62 @@
-"""What is due for which savers, what a checkpoint holds, what may go for it, and how it ended."""
+"""What is due for which savers, when a snapshot is handed over for them, and how that ended."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import msgspec
 
 from holdfast.engine.checkpointer import CheckpointDraft, Checkpointer, ItemDraft
 from holdfast.engine.messages import Committed, Failed, Persist
 from holdfast.engine.requests import take_requests
 from holdfast.errors import HoldfastError, SaveError, StorageError
-from holdfast.format.dtypes import nbytes
-from holdfast.format.manifest import Manifest, Origin, Parent
+from holdfast.format.manifest import Parent
 from holdfast.format.names import CheckpointName, default_label
-from holdfast.format.values import encode
-from holdfast.policies.keep import Kept, describe
+from holdfast.format.reasons import ON_REQUEST
+from holdfast.policies.keep import Kept
 from holdfast.policies.moment import Event
 from holdfast.policies.save import Choice
 from holdfast.policies.written import written
+from holdfast.run.advice import Advice
 from holdfast.run.clock import Clock
-from holdfast.run.costs import CostMeter, estimate
-from holdfast.run.environment import describe_environment
-from holdfast.run.extent import Union
-from holdfast.run.name_template import Naming
+from holdfast.run.costs import CostMeter, SaveCost, estimate
+from holdfast.run.drafts import Content, Firing, Identity, coming, make_manifest, reasons_of, size_of
+from holdfast.run.extent import AnyExtent
 from holdfast.run.remembered import Remembered
 from holdfast.run.schedule import Look, Schedule, Sight
 from holdfast.run.target import Target
 from holdfast.run.voice import Voice
 from holdfast.storage.base import Storage
-from holdfast.types import Json, Progress
+from holdfast.types import Progress
 
 _LONG_SECONDS = 5.0
-
-Firing = Sequence[tuple[Schedule, tuple[str, ...]]]
-"""The savers that take part in a snapshot, each with its reasons."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What the checkpoints of one snapshot hold together."""
-
-    items: Mapping[str, ItemDraft]
-    progress: Progress
-    metrics: Mapping[str, float]
-    rates: dict[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A snapshot that is not handed over yet: for whom, and which boundary (``here``) it holds."""
+    """A snapshot that is not handed over yet: for whom, which boundary (``here``) it holds, and what it has cost."""
 
     persist: Persist
     firing: Firing
     here: Hashable
     progress: Progress
+    cost: SaveCost
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What the run has saved: the newest commit, and how the last save ended, by folder if it failed."""
+    """What the run has saved.
+
+    ``newest`` is the newest checkpoint to resume from, ``parent`` the newest of any kind. ``failures`` are those of
+    folders whose last save failed, ``last`` those of the last snapshot.
+    """
 
     newest: Parent | None = None
+    parent: Parent | None = None
     failures: dict[str, Failed] = field(default_factory=dict)
+    last: list[Failed] = field(default_factory=list)
     committed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """What all checkpoints of one attempt have in common."""
-
-    run: str
-    attempt: int
-    config: Json = None
-    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(slots=True)
@@ -93,12 +72,15 @@ class Saves:
     clock: Clock = field(default_factory=Clock)
     meter: CostMeter = field(default_factory=CostMeter)
     ledger: Ledger = field(default_factory=Ledger)
+    advice: Advice = field(init=False)
     _looked: Look = field(default_factory=Look)
     _under_way: Held | None = None
     _ordinal: int = 0
     _delayed: bool = False
     _listened: float = 0.0
-    _commits: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.advice = Advice(self.targets, self.voice)
 
     @property
     def schedules(self) -> list[Schedule]:
@@ -111,7 +93,7 @@ class Saves:
 
     def start(self, look: Look, remembered: Mapping[str, Remembered], parent: Parent | None) -> None:
         """The thresholds that later progress crosses are counted from here."""
-        self._looked, self.ledger.newest = look, parent
+        self._looked, self.ledger.newest, self.ledger.parent = look, parent, parent
         for schedule in self.schedules:
             schedule.start(look, remembered.get(schedule.key))
 
@@ -120,15 +102,14 @@ class Saves:
 
         Raises `MemoryLimitError` if such a state can never be saved here.
         """
-        self.checkpointer.reserve(items)
+        self.checkpointer.reserve(items, len(self.targets))
         self.estimate(items)
 
     def estimate(self, items: Mapping[str, ItemDraft]) -> None:
         """How much a save of ``items`` may cost, for those who have not saved yet."""
         for schedule in self.schedules:
             if not schedule.cost.measured:
-                taken = {name: one for name, one in items.items() if schedule.extent.takes(name)}
-                schedule.cost = estimate(_size(taken))
+                schedule.cost = estimate(size_of(items, schedule.extent))
 
     # What is due.
 
@@ -141,9 +122,9 @@ class Saves:
         self._looked = look
         for schedule in self.schedules:
             moment = schedule.moment(sight)
-            for sentence in schedule.hurries(moment):
-                self.voice.warn("hurry", sentence)
-            schedule.ask(moment)
+            remark = schedule.ask(moment)
+            if remark is not None:
+                self.voice.warn("remark", remark)
             for choice in schedule.choices(moment):
                 self._note_choice(schedule, choice)
 
@@ -164,19 +145,30 @@ class Saves:
         return any(one.insisted for one in self.schedules)
 
     @property
+    def urgent(self) -> bool:
+        """Whether what is due cannot wait for the end of the epoch."""
+        return any(one.urgent for one in self.schedules)
+
+    @property
     def ending(self) -> bool:
-        """Whether a deadline is near whose policy ends the run."""
+        """Whether the run ends itself once what is due is durable."""
         return any(one.ending for one in self.schedules)
 
     @property
-    def durable_seconds(self) -> float:
-        """How long a save takes until it is durable, by what is known."""
-        return max(one.cost.seen(0.0).durable for one in self.main)
+    def needed_seconds(self) -> float:
+        """How long a save takes from now on until it is durable, by what is known."""
+        return max(one.cost.seen(0.0).needed for one in self.main)
 
     def request(self, reason: str) -> None:
         """Adds a reason to save at the next chance."""
         for schedule in self.main:
             schedule.request(reason)
+
+    def add_reason(self, reason: str) -> None:
+        """One more reason for those savers for whom a save is due."""
+        for schedule in self.schedules:
+            if schedule.due:
+                schedule.request(reason)
 
     def drop(self) -> None:
         """Nothing is due any more."""
@@ -237,21 +229,24 @@ class Saves:
 
         Raises `MemoryLimitError` if there is no room, or what an item raises.
         """
-        drafts = []
-        for target in self.targets:
-            parts = [(one, why) for one, why in firing if one.folder == target.folder]
-            if parts:
-                drafts.append(self._draft(target, parts, content))
-        return Held(self.checkpointer.hold(content.items, drafts), firing, here, content.progress)
+        with self.meter.stopping() as cost:
+            self.advice.patterns(firing, content.items)
+            drafts = []
+            for target in self.targets:
+                own = [(one, why) for one, why in firing if one.folder == target.folder]
+                if own:
+                    drafts.append(self._draft(target, own, content))
+            persist = self.checkpointer.hold(content.items, drafts)
+        return Held(persist, firing, here, content.progress, cost)
 
     def _draft(self, target: Target, firing: Firing, content: Content) -> CheckpointDraft:
         """The checkpoint in one folder: the union of what its savers save, for the reasons of all of them."""
-        places = tuple(place for place, one in enumerate(target.schedules) if any(one is each for each, _ in firing))
-        manifest = self._manifest(firing, content, places)
-        contents = Union(tuple(one.extent for one, _ in firing))
+        created, parent = self.clock.created(), self.ledger.newest or self.ledger.parent
+        manifest = make_manifest(self.identity, firing, content, self._ordinal + 1, created, parent)
+        contents = AnyExtent(tuple(one.extent for one, _ in firing))
         return CheckpointDraft(
             folder=target.folder, manifest=manifest, contents=contents,
-            delete=self._may_go(target, _coming(manifest, contents, content)),
+            delete=self._may_go(target, coming(manifest, contents, contents.whole, content)),
             read_back=any(one.saver.verify == "readback" for one, _ in firing),
         )  # fmt: skip
 
@@ -264,38 +259,22 @@ class Saves:
             self.voice.warn("keep_failed", text)
             return ()
 
-    def _manifest(self, firing: Firing, content: Content, places: tuple[int, ...]) -> Manifest:
-        identity, created, ordinal = self.identity, self.clock.created(), self._ordinal + 1
-        naming = Naming(
-            progress=content.progress, metrics=content.metrics, attempt=identity.attempt, ordinal=ordinal,
-            created=created, run=identity.run,
-        )  # fmt: skip
-        template = next((one.saver.name for one, _ in firing if one.saver.name is not None), None)
-        return Manifest(
-            run=identity.run, attempt=identity.attempt, ordinal=ordinal, try_id=os.urandom(6).hex(),
-            label="" if template is None else template.label(naming), parent=self.ledger.newest,
-            origins=identity.origins, savers=places, created=created.isoformat(),
-            reason=tuple(dict.fromkeys(reason for _, why in firing for reason in why)), progress=content.progress,
-            metrics=_tagged(content.metrics), config=identity.config, learning_rates=content.rates,
-            environment=describe_environment(),
-        )  # fmt: skip
-
     def commit(self, held: Held) -> bool:
         """Hands a snapshot to the writer. False, with a warning, if there is none."""
-        self._ordinal, self._under_way, self._delayed = held.persist.ordinal, held, False
-        cost = self.meter.taken()
+        self._ordinal, self._under_way, self._delayed, self.ledger.last = held.persist.ordinal, held, False, []
         for schedule, _ in held.firing:
-            schedule.fire(self._looked, held.here, cost)
+            schedule.fire(self._looked, held.here, held.cost)
+        self.meter.taken(held.cost)
         try:
             self.checkpointer.commit(held.persist)
         except HoldfastError as error:
-            for folder, name in held.persist.names.items():
-                self._hear(Failed(ordinal=held.persist.ordinal, folder=folder, name=name, message=str(error)))
+            self._hear_failures(held, str(error))
             return False
         for folder, name in held.persist.names.items():
-            self.ledger.failures.pop(folder, None)
-            why = ", ".join(dict.fromkeys(reason for one, why in held.firing if one.folder == folder for reason in why))
-            self.voice.note("snapshot", f"{name} ({why})", name=name, step=held.progress.step, folder=folder)
+            why = ", ".join(reasons_of([(one, reasons) for one, reasons in held.firing if one.folder == folder]))
+            self.voice.note(
+                "snapshot", f"{name} ({why})", name=name, ordinal=self._ordinal, step=held.progress.step, folder=folder
+            )
         return True
 
     def fail(self, progress: Progress, firing: Firing, error: Exception) -> None:
@@ -304,11 +283,11 @@ class Saves:
         ordinal = self._ordinal + 1
         name = str(CheckpointName(default_label(progress.step), self.identity.attempt, ordinal))
         names = {one.folder: name for one, _ in firing}
-        self._under_way, self._delayed = Held(Persist(names, ordinal, 0, 0), firing, None, progress), False
+        held = Held(Persist(names, ordinal, 0, 0), firing, None, progress, SaveCost())
+        self._under_way, self._delayed, self.ledger.last = held, False, []
         for schedule, _ in firing:
             schedule.drop()
-        for folder, name in names.items():
-            self._hear(Failed(ordinal=ordinal, folder=folder, name=name, message=message))
+        self._hear_failures(held, message)
 
     # Outcomes.
 
@@ -320,19 +299,10 @@ class Saves:
         now = time.monotonic()
         if now > self._listened + 1.0:
             self._listened = now
-            self._look_at_clock()
+            self.advice.clock(self.clock.jump())
             with contextlib.suppress(StorageError):
                 if take_requests(self.house):
-                    self.request("on request")
-
-    def _look_at_clock(self) -> None:
-        jump = self.clock.jump()
-        if jump:
-            text = (
-                f"the clock of this machine was set by {jump:+.0f} s since the start; the times of checkpoints go on "
-                "without that, so hours and days that are kept do not shift. Deadlines follow the clock."
-            )
-            self.voice.warn("clock", text, once="clock")
+                    self.request(ON_REQUEST)
 
     def wait(self) -> None:
         """Waits until no save is under way, and says so if that takes long."""
@@ -346,73 +316,53 @@ class Saves:
                 names = ", ".join(self._under_way.persist.names.values())
                 self.voice.say("waiting", f"waiting for {names} to be written")
 
-    def raise_failure(self) -> None:
-        """Raises `SaveError` if the last save failed, in any folder."""
-        if self.ledger.failures:
-            raise SaveError("\n".join(map(_failed, self.ledger.failures.values())))
+    def raise_failure(self, *, ever: bool = False) -> None:
+        """Raises `SaveError` if the last snapshot failed in any folder; with ``ever``, if the last in any did."""
+        failures = list(self.ledger.failures.values()) if ever else self.ledger.last
+        if failures:
+            raise SaveError("\n".join(map(_failed, failures)))
+
+    def _hear_failures(self, held: Held, message: str) -> None:
+        for folder, name in held.persist.names.items():
+            self._hear(Failed(ordinal=held.persist.ordinal, folder=folder, name=name, message=message))
 
     def _hear(self, outcome: Committed | Failed) -> None:
         held = self._under_way
         assert held is not None, "no outcome without a save"
         for note in outcome.notes:
             self.voice.warn("save_note", f"{outcome.name}: {note}")
+        self.meter.written(outcome.seconds)
         if not self.checkpointer.busy:
             self.meter.done()
-        schedules = [one for one, _ in held.firing if one.folder == outcome.folder]
+        firing = [(one, why) for one, why in held.firing if one.folder == outcome.folder]
         if isinstance(outcome, Committed):
-            self._note_commit(outcome, held.progress.step, whole=any(one.extent.whole for one in schedules))
-            for schedule in schedules:
-                schedule.confirm()
+            self._note_commit(outcome, firing, held.progress.step)
         else:
-            for schedule in schedules:
-                schedule.fail()
-            self.ledger.failures[outcome.folder] = outcome
-            self.voice.warn("save_failed", _failed(outcome), name=outcome.name, folder=outcome.folder)
+            self._note_failure(outcome, firing)
 
-    def _note_commit(self, outcome: Committed, step: int, *, whole: bool) -> None:
-        self.meter.written(outcome.seconds)
+    def _note_commit(self, outcome: Committed, firing: Firing, step: int) -> None:
+        for schedule, _ in firing:
+            schedule.confirm()
         self.ledger.failures.pop(outcome.folder, None)
         self.ledger.committed += 1
-        if whole or self.ledger.newest is None:
-            self.ledger.newest = Parent(outcome.name, outcome.digest)
+        self.ledger.parent = Parent(outcome.name, outcome.digest)
+        if any(one.extent.whole for one, _ in firing):
+            self.ledger.newest = self.ledger.parent
         self.voice.note(
-            "saved", outcome.name, name=outcome.name, step=step, bytes=outcome.size, seconds=outcome.seconds,
-            deleted=list(outcome.deleted), folder=outcome.folder,
+            "saved", outcome.name, name=outcome.name, ordinal=outcome.ordinal, step=step, bytes=outcome.size,
+            seconds=outcome.seconds, deleted=list(outcome.deleted), folder=outcome.folder,
+            reason=list(reasons_of(firing)),
         )  # fmt: skip
-        self._look_ahead(outcome.folder)
+        self.advice.space(next(one for one in self.targets if one.folder == outcome.folder))
 
-    def _look_ahead(self, folder: str) -> None:
-        """Says, before it happens, that a disk will be full. Looked at after 1, 2, 4, 8 … saves."""
-        count = self._commits[folder] = self._commits.get(folder, 0) + 1
-        if count & (count - 1):
-            return
-        target = next(one for one in self.targets if one.folder == folder)
-        with contextlib.suppress(HoldfastError):
-            coming = target.shortage()
-            if coming is not None:
-                self.voice.warn("space", _SHORTAGE.format(
-                    folder=folder, saves=coming.saves, needed=f"{coming.needed / 2**20:,.0f}"
-                ), once=f"space {folder}")  # fmt: skip
-
-
-_SHORTAGE = (
-    "{folder}: what keep= asks for will need {needed} MiB more than now after {saves} more saves, and so much is not "
-    "free there: saves will fail then. Keep fewer checkpoints, save less often, or free some space."
-)
-
-
-def _coming(manifest: Manifest, contents: Union, content: Content) -> Kept:
-    """The checkpoint to be committed, as a keep policy will see it."""
-    items = {name: one for name, one in content.items.items() if contents.takes(name)}
-    seen = describe(str(manifest.name), manifest, _size(items))
-    return msgspec.structs.replace(seen, items=frozenset(items), whole=any(extent.whole for extent in contents.extents))
-
-
-def _size(items: Mapping[str, ItemDraft]) -> int:
-    """Bytes of the tensors in ``items``, those that share their memory counted once."""
-    sources = [source for item in items.values() for source in item.sources.values()]
-    unique = {id(one) if one.identity is None else one.identity: nbytes(one.spec) for one in sources}
-    return sum(unique.values())
+    def _note_failure(self, outcome: Failed, firing: Firing) -> None:
+        for schedule, _ in firing:
+            schedule.fail()
+        self.ledger.failures[outcome.folder] = outcome
+        self.ledger.last.append(outcome)
+        self.voice.warn(
+            "save_failed", _failed(outcome), name=outcome.name, folder=outcome.folder, reason=list(reasons_of(firing))
+        )
 
 
 def _failed(outcome: Failed) -> str:
@@ -420,7 +370,3 @@ def _failed(outcome: Failed) -> str:
         f"saving {outcome.name} failed: {outcome.message} Earlier checkpoints are untouched, and "
         "training goes on; the next save that is due will be tried."
     )
-
-
-def _tagged(metrics: Mapping[str, float]) -> dict[str, Any]:
-    return {name: encode(value, f"metrics/{name}") for name, value in metrics.items()}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
-from holdfast.policies.deadline import BeforeDeadline
 from holdfast.policies.moment import Event, Moment
-from holdfast.policies.save import Choice, SavePolicy, measures, parts
+from holdfast.policies.save import Choice, parts
 from holdfast.run.costs import SaveCost
 from holdfast.run.extent import Extent
 from holdfast.run.remembered import Remembered
@@ -23,7 +22,7 @@ class Look:
     """How far the run was at some point: in counts, and as a share of its length where that is known."""
 
     progress: Progress = field(default_factory=Progress)
-    share: float | None = None
+    share: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,33 +42,33 @@ class Sight:
 class Schedule:
     """Asks a saver's policy, and collects what is due until a snapshot is taken.
 
-    ``here`` is the boundary that its newest save holds, unless that failed.
+    ``identity`` tells savers of one folder apart, ``key`` all savers of the run; both are the same in later attempts.
+    ``here`` is the boundary that its newest save holds, unless that ``failed``. What the policy remembers once a save
+    that is due is made waits with it, in ``pending``: a save that is given up must not be remembered.
     """
 
     saver: Saver
     key: str
     folder: str
     extent: Extent
+    identity: str = ""
     cost: SaveCost = field(default_factory=SaveCost)
     due: list[str] = field(default_factory=list)
     insisted: bool = False
     """Whether what is due has to hold the boundary at which it became due."""
+    urgent: bool = False
+    """Whether it cannot even wait for the end of the epoch."""
+    ending: bool = False
+    """Whether the run ends itself once it is durable."""
     memory: dict[str, Json] = field(default_factory=dict)
+    pending: dict[str, Json] = field(default_factory=dict)
     here: Hashable | None = None
+    failed: bool = False
+    chosen: dict[int, Choice] = field(default_factory=dict)
+    """Intervals that the policy's parts have chosen by what they measured."""
     _saved: Look = field(default_factory=Look)
     _confirmed: dict[str, Json] = field(default_factory=dict)
-    _confirming: dict[str, Json] = field(default_factory=dict)
-    ending: bool = False
-    """Whether a deadline is near whose policy ends the run."""
-    _measuring: tuple[SavePolicy, ...] = ()
-    _deadlines: tuple[BeforeDeadline, ...] = ()
     _measured: tuple[float, float, bool] | None = None
-    _chosen: dict[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        policies = parts(self.saver.save)
-        self._measuring = tuple(one for one in policies if measures(one))
-        self._deadlines = tuple(one for one in policies if isinstance(one, BeforeDeadline))
 
     def start(self, look: Look, remembered: Remembered | None) -> None:
         """Thresholds are crossed from here on; a saver that a checkpoint remembers goes on where it was."""
@@ -83,22 +82,22 @@ class Schedule:
         return Moment(
             previous=sight.before.progress, progress=sight.now.progress, event=sight.event,
             saved=self._saved.progress, previous_share=sight.before.share, share=sight.now.share,
-            saved_share=self._saved.share, logged=sight.logged, memory=dict(self.memory), now=sight.time,
-            deadlines=sight.deadlines, costs=self.cost.seen(sight.batch),
+            saved_share=self._saved.share, logged=sight.logged, memory=self.memory | self.pending, now=sight.time,
+            deadlines=sight.deadlines, costs=self.cost.seen(sight.batch), failed=self.failed,
         )  # fmt: skip
 
-    def hurries(self, moment: Moment) -> list[str]:
-        """A sentence for each deadline for which a save will hardly be durable in time."""
-        return [text for one in self._deadlines if (text := one.hurry(moment)) is not None]
-
-    def ask(self, moment: Moment) -> None:
-        """Collects what the policy says is due."""
+    def ask(self, moment: Moment) -> str | None:
+        """Collects what the policy says is due; gives what the user should hear of it."""
         reason = self.saver.should_save(moment)
-        if reason is not None:
-            self.ending = self.ending or any(one.stop and one.due(moment) is not None for one in self._deadlines)
-            self.memory.update(self.saver.save.remember(moment))
-            self.insisted = self.insisted or self.saver.save.insists(moment)
-            self.request(reason)
+        if reason is None:
+            return None
+        policy = self.saver.save
+        self.pending.update(policy.remember(moment))
+        self.insisted = self.insisted or policy.insists(moment)
+        self.urgent = self.urgent or policy.urgent(moment)
+        self.ending = self.ending or policy.ends(moment)
+        self.request(reason)
+        return policy.remark(moment)
 
     def request(self, reason: str) -> None:
         """Adds a reason to save at the next chance."""
@@ -106,43 +105,47 @@ class Schedule:
             self.due.append(reason)
 
     def drop(self) -> None:
-        """Nothing is due any more."""
-        self.due, self.insisted = [], False
+        """Nothing is due any more, and nothing of what was is remembered."""
+        self.due, self.pending = [], {}
+        self.insisted = self.urgent = self.ending = False
 
-    def fire(self, look: Look, here: Hashable, cost: SaveCost) -> tuple[str, ...]:
-        """A snapshot is taken at ``look``: the reasons why, which are not due any more."""
-        reasons = tuple(self.due)
+    def fire(self, look: Look, here: Hashable, cost: SaveCost) -> None:
+        """A snapshot of ``look`` was taken for what is due."""
+        self.memory, before = self.memory | self.pending, self.cost
         self.drop()
-        self._saved, self.here, self.cost, self._confirming = look, here, cost, dict(self.memory)
-        return reasons
+        self._saved, self.here, self.cost, self.failed = look, here, cost, False
+        if cost is not before:
+            cost.follow(before)
 
     def confirm(self) -> None:
-        """The save became durable."""
-        self._confirmed, self._confirming = self._confirming, {}
+        """The newest save became durable."""
+        self._confirmed = self.memory
 
     def fail(self) -> None:
-        """The save did not: what was not saved is not the best that was, and the next better one has to be."""
-        self.memory, self.here = dict(self._confirmed), None
+        """It did not: what was not saved is not the best that was, and the next better one has to be."""
+        self.memory, self.here, self.failed = self._confirmed, None, True
 
     def remembered(self, fired: tuple[str, ...] | None, look: Look) -> Remembered:
         """What a checkpoint at ``look`` keeps of this saver, which takes part in it for the reasons ``fired``."""
-        saved = self._saved if fired is None else look
-        return Remembered(key=self.key, memory=self.memory, saved=saved.progress, share=saved.share, fired=fired or ())
+        saved, memory = (self._saved, self.memory) if fired is None else (look, self.memory | self.pending)
+        return Remembered(key=self.key, memory=memory, saved=saved.progress, share=saved.share, fired=fired or ())
 
     def choices(self, moment: Moment) -> list[Choice]:
         """Intervals that the policy has chosen since what saves cost was last known to have changed."""
         costs = moment.costs
         measured = costs.training, costs.persist, costs.measured
-        if not self._measuring or measured == self._measured:
+        if measured == self._measured:
             return []
         self._measured, new = measured, []
-        for index, policy in enumerate(self._measuring):
+        for index, policy in enumerate(parts(self.saver.save)):
             choice = policy.choice(moment)
-            if choice is not None and _differs(self._chosen.get(index), choice.seconds):
-                self._chosen[index] = choice.seconds
+            if choice is None:
+                continue
+            if _differs(self.chosen.get(index), choice):
                 new.append(choice)
+            self.chosen[index] = choice
         return new
 
 
-def _differs(before: float | None, now: float) -> bool:
-    return before is None or abs(now - before) > _NOTEWORTHY * max(before, now)
+def _differs(before: Choice | None, now: Choice) -> bool:
+    return before is None or abs(now.seconds - before.seconds) > _NOTEWORTHY * max(before.seconds, now.seconds)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from holdfast.engine.catalog import Catalog, Entry
+from holdfast.engine.catalog import Broken, Catalog, Entry
 from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile, resume_order
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.engine.run_folder import AttemptRecord
@@ -38,39 +38,49 @@ class Selection:
 
 
 def select(
-    folders: Sequence[LocalStorage], attempts: list[AttemptRecord], start_from: object, voice: Voice,
-    progress: Progressing,
+    folders: Sequence[LocalStorage], resumable: Collection[str], attempts: list[AttemptRecord], start_from: object,
+    voice: Voice, progress: Progressing,
 ) -> Selection:  # fmt: skip
     """Chooses among the run's own checkpoints, in all of its ``folders``; those of its own folder come first.
 
-    ``start_from`` may name one of them: a deliberate rollback, which abandons what came later. What else it means
-    counts only for a run that has none of its own. Raises `CorruptError` if there are some and none can be loaded.
+    ``start_from`` may name one of them: a deliberate rollback, which abandons what came later. The same script started
+    again goes on from there. What else it means counts only for a run that has none of its own. ``resumable`` are the
+    roots of folders in which there should be one to resume from: raises `CorruptError` if those hold some and none can
+    be loaded.
     """
     survey = _Survey(folders, attempts, voice)
-    if isinstance(start_from, str):
-        back = survey.named(start_from)
-        if back is not None:
-            _verify(back, progress)
-            return Selection(back, rollback=True, uncounted=survey.passed_over(later_than=back.entry.order))
-    chosen = Selection(uncounted=survey.passed_over())
-    skipped = 0
-    for found in survey.candidates():
+    back = survey.named(start_from) if isinstance(start_from, str) else None
+    if back is not None and not _has_gone_back(attempts, back.entry.name, voice):
+        _verify(back, progress)
+        return Selection(back, rollback=True, uncounted=survey.passed_over(later_than=back.entry.order))
+    chosen, skipped = Selection(uncounted=survey.passed_over()), list[str]()
+    for found in survey.candidates(dict(chosen.uncounted)):
         try:
             _verify(found, progress)
         except (CorruptError, StorageError) as error:
-            skipped += 1
             root, name = found.storage.root, found.entry.name
+            skipped.append(found.storage.url)
             chosen.uncounted[root] = chosen.uncounted[root] | {name}
             voice.warn("skipped", f"{error} Falling back to an older checkpoint.", name=name)
             continue
         chosen.found = found
         return chosen
-    if skipped or survey.broken:
+    lost = skipped + [one.url for one in folders if one.root in resumable for _ in survey.broken[one.root]]
+    if lost:
         raise CorruptError(
-            f"{folders[0].url}: none of its {skipped + survey.broken} checkpoints can be loaded. "
+            f"{', '.join(dict.fromkeys(lost))}: none of the run's {len(lost)} checkpoints can be loaded. "
             "Restore one from a copy; to start anew, choose another run folder, or move the checkpoints away."
         )
     return chosen
+
+
+def _has_gone_back(attempts: Sequence[AttemptRecord], name: str, voice: Voice) -> bool:
+    """Whether the newest rollback was to this one: a killed job that is started again must not lose its work."""
+    back = next((one for one in reversed(attempts) if one.rollback), None)
+    if back is None or back.resumed_from != name:
+        return False
+    voice.say("rolled_back", _GONE_BACK.format(name, back.attempt))
+    return True
 
 
 class _Survey:
@@ -80,11 +90,11 @@ class _Survey:
         self._attempts, self._voice = attempts, voice
         self._journals = folders[0]
         self._entries: dict[str, tuple[LocalStorage, tuple[Entry, ...]]] = {}
-        self.broken = 0
+        self.broken: dict[str, tuple[Broken, ...]] = {}
         for storage in folders:
             listing = Catalog(storage).list()
             self._entries[storage.root] = storage, listing.entries
-            self.broken += len(listing.broken)
+            self.broken[storage.root] = listing.broken
             for broken in listing.broken:
                 voice.warn("skipped", f"{broken.error} It is skipped.", name=broken.name)
 
@@ -109,9 +119,8 @@ class _Survey:
         later = {one.name for one in entries if later_than is not None and one.order > later_than}
         return find_abandoned(entries, self._attempts) | foreign | later
 
-    def candidates(self) -> Iterator[Found]:
-        """What a run can be resumed from, in the order in which it is tried."""
-        passed = self.passed_over()
+    def candidates(self, passed: Mapping[str, frozenset[str]]) -> Iterator[Found]:
+        """What a run can be resumed from, in the order in which it is tried, without those ``passed`` over."""
         usable = [
             Found(storage, one)
             for root, (storage, entries) in self._entries.items()
@@ -139,6 +148,10 @@ def _verify(found: Found, progress: Progressing) -> None:
     verify(found.storage, found.entry, advance=advance)
 
 
+_GONE_BACK = (
+    "start_from={0!r}: the run went back to it in attempt {1}, and goes on from there. To go back once more, move the "
+    "checkpoints of attempt {1} and later ones away."
+)
 _CAME_AGAIN = (
     "{0} was saved on an error that came again at the same batch; going back before it. If the cause was not in the "
     "state and is gone, start again with Run(..., start_from='{0}')."

@@ -8,10 +8,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from holdfast.engine.lineage import ON_ERROR
 from holdfast.errors import ExactnessWarning, HoldfastWarning, UsageError
+from holdfast.format.reasons import ASKED, AT_END, BEFORE_DEADLINE, ON_ERROR, ON_SIGNAL
 from holdfast.policies.moment import Event
-from holdfast.run.advice import Advice
 from holdfast.run.beginning import Beginning
 from holdfast.run.counts import whole
 from holdfast.run.items import Items
@@ -23,7 +22,7 @@ from holdfast.run.saves import Saves
 from holdfast.run.schedule import Look
 from holdfast.run.selection import Progressing
 from holdfast.run.settings import Settings
-from holdfast.run.snapshots import ASKED, AT_END, Snapshots
+from holdfast.run.snapshots import Snapshots
 from holdfast.run.stops import DEADLINE, Stop, Stops
 from holdfast.run.voice import Voice
 from holdfast.state.torch import rng
@@ -52,7 +51,7 @@ class Session:
         self._beginning, self._fresh = beginning, resumption is None
         self._stopped = False
         self._progressing = progressing
-        self._advice = Advice(saves.schedules, voice)
+        self._advice = saves.advice
         self._clock: float | None = None
         self._begun = self._left = False
 
@@ -75,7 +74,7 @@ class Session:
     def require_open(self) -> None:
         """Raises `UsageError` once the run is closed: nothing would be saved any more."""
         if self.closed is not None:
-            raise UsageError(f"{self.closed}: make a new Run to go on.")
+            raise UsageError(self.closed)
 
     def begin(self, mode: Mode, total: int | None = None) -> None:
         """Enters a loop of the run: installs the signal handlers and, on a resume, restores the state.
@@ -95,10 +94,10 @@ class Session:
         if self._resumption is not None:
             self._restore_first(self._resumption, mode)
         self.snapshots.mark(self.progress, rng.capture())
-        if self._resumption is not None or self.progress.batches:
-            self.snapshots.mark_saved()
-        else:
+        if self._fresh:
             self._ask("start")
+        else:
+            self.snapshots.mark_saved()
         if self._resumption is None:
             self.snapshots.save_if_due(patient=False)
 
@@ -106,7 +105,7 @@ class Session:
         if total is not None:
             self.loop.total = total
             self._advice.length(**({"epochs": total} if mode == "epochs" else {"batches": total, "steps": total}))
-        elif mode == "hand":
+        elif mode == "hand" and not self._begun:
             self._advice.no_length()
 
     def _restore_first(self, resumption: Resumption, mode: Mode) -> None:
@@ -246,8 +245,8 @@ class Session:
     def _advise(self, batches: int) -> None:
         """An epoch of so many batches is over: what is known by now of the run's length and metrics."""
         if self.loop.mode == "epochs" and self.loop.total is not None and batches:
-            whole = self.loop.total * batches
-            self._advice.length(batches=whole, steps=whole)
+            of_all = self.loop.total * batches
+            self._advice.length(batches=of_all, steps=of_all)
         self._advice.metrics(self.recorder.metrics, end=False)
 
     def _after_epoch(self) -> Progress:
@@ -322,19 +321,19 @@ class Session:
         stop = self._stops.by_signal()
         if stop is not None:
             self._ask("signal")
-            hurry = self._stops.hurry(self.saves.durable_seconds)
+            hurry = self._stops.hurry(self.saves.needed_seconds)
             if hurry is not None:
                 self.voice.warn("hurry", hurry)
         elif self.saves.ending:
             stop = self._stops.by_deadline()
         if stop is not None:
-            self.snapshots.save_now("on signal" if stop.cause != DEADLINE else "before the deadline")
+            self.snapshots.save_now(BEFORE_DEADLINE if stop.cause == DEADLINE else ON_SIGNAL)
             self.saves.wait()
             self._stop(stop)
 
     def _stop(self, stop: Stop) -> NoReturn:
         """Says what a restart will find, which after a failed save is not this boundary."""
-        saved = not self.saves.ledger.failures
+        saved = self.snapshots.is_saved()
         newest = self.saves.ledger.newest.name if self.saves.ledger.newest is not None else "none"
         what = "saved" if saved else "the save failed, and a restart repeats what came after the newest checkpoint"
         self.voice.say("stopped", f"stopped by {stop.cause}: {what}; the newest checkpoint is {newest}", saved=saved)
@@ -425,6 +424,8 @@ class Session:
             self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
             self.saves.drop()
             self._ask("error", boundary.progress)
+            # Whatever the policy calls it: a resume, and what is kept, go by this reason.
+            self.saves.add_reason(ON_ERROR)
             if self.saves.due:
                 self.snapshots.end_on_exception(ON_ERROR, last=None)
 

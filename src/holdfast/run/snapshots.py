@@ -8,12 +8,14 @@ from typing import Any
 
 from holdfast.engine.checkpointer import ItemDraft
 from holdfast.errors import UnsafeValueError
+from holdfast.format.reasons import ASKED, AT_END
 from holdfast.run.boundary import Boundary, Observer
+from holdfast.run.drafts import Content, Firing
 from holdfast.run.items import Items
 from holdfast.run.loop_state import LoopState
 from holdfast.run.position import Position, Stored
 from holdfast.run.recorder import Recorder
-from holdfast.run.saves import Content, Firing, Held, Saves
+from holdfast.run.saves import Held, Saves
 from holdfast.run.voice import Voice
 from holdfast.state.item import Captured
 from holdfast.state.loading import draft, value_draft
@@ -23,8 +25,6 @@ from holdfast.types import Progress
 
 PATIENCE = 64
 """Boundaries that a due save waits for one without pending gradients; then they become part of it."""
-AT_END = "at end"
-ASKED = "asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Snapshots:
         last = self.boundary
         return None if last is None else (last.position, last.progress.batches, last.progress.step)
 
-    def _is_saved(self) -> bool:
+    def is_saved(self) -> bool:
         """Whether the last boundary needs no save any more. One whose save failed does."""
         return self._saves.is_saved(self._here())
 
@@ -92,7 +92,7 @@ class Snapshots:
     def save_if_due(self, *, last: bool = False, patient: bool = True) -> None:
         """Takes a save that is due, if this boundary is a good one for it."""
         boundary, saves = self.boundary, self._saves
-        if not saves.due or last or boundary is None:
+        if not saves.due or boundary is None or (last and not saves.urgent):
             return
         saves.settle(self._here())
         if not saves.due:
@@ -107,8 +107,7 @@ class Snapshots:
         elif saves.checkpointer.busy:
             saves.delayed("the save before is still being written", boundary.progress.step)
         else:
-            with saves.meter.stopping():
-                self._save(boundary)
+            self._save(boundary)
 
     def _only_zero(self) -> bool:
         return not any(one.count_nonzero() for one in self.observer.gradients.pending().values())
@@ -137,7 +136,11 @@ class Snapshots:
 
     def _save(self, boundary: Boundary) -> bool:
         """Saves ``boundary``, which is now. What an item raises fails this save, not the training."""
-        stored, firing = self._loop.stored(boundary), self._saves.firing()
+        with self._saves.meter.stopping():
+            return self._save_firing(boundary, self._saves.firing())
+
+    def _save_firing(self, boundary: Boundary, firing: Firing) -> bool:
+        stored = self._loop.stored(boundary)
         if stored is None:
             firing = self._without_position(firing)
             if not firing:
@@ -218,7 +221,7 @@ class Snapshots:
         """
         self._saves.wait()
         left = self._left
-        if self._is_saved() and (left is None or self._obstacle(boundary, unseen=False) is None):
+        if self.is_saved() and (left is None or self._obstacle(boundary, unseen=False) is None):
             return None
         obstacle = self._obstacle(boundary)
         if obstacle is None:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from holdfast.errors import UsageError
 from holdfast.policies.deadline import BeforeDeadline
 from holdfast.policies.event import OnSignal
 from holdfast.policies.save import SavePolicy, parts
@@ -32,13 +33,15 @@ class Stop:
 
 
 class Stops:
-    """Signals and deadlines of a run, as its savers' policies ask for them."""
+    """Signals and deadlines of a run, as its savers' policies ask for them.
+
+    Raises `UsageError` for policies that contradict each other: two exit codes, two notices with one name.
+    """
 
     def __init__(self, policies: Iterable[SavePolicy], voice: Voice) -> None:
         found = [part for policy in policies for part in parts(policy)]
         on_signal = [one for one in found if isinstance(one, OnSignal)]
-        codes = [one.exit_code for one in on_signal if one.exit_code is not None]
-        self._exit_code = codes[0] if codes else None
+        self._exit_code = _exit_code(on_signal)
         self._requeue = any(one.requeue for one in on_signal)
         self._graces = [one.grace for one in on_signal if one.grace is not None]
         self._wanted = bool(on_signal)
@@ -97,3 +100,12 @@ class Stops:
             else:
                 self._voice.warn("requeue_failed", f"the Slurm job is not requeued: {problem}")
         return stop_exception(stop.number, self._exit_code)
+
+
+def _exit_code(policies: Iterable[OnSignal]) -> int | None:
+    """The one that a process can end with."""
+    codes = {one.exit_code for one in policies if one.exit_code is not None}
+    if len(codes) > 1:
+        shown = ", ".join(map(str, sorted(codes)))
+        raise UsageError(f"OnSignal(exit_code=): savers ask for {shown}; a process ends with one. Give all the same.")
+    return next(iter(codes), None)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from holdfast.engine.catalog import Catalog, Entry
+from holdfast.engine.catalog import Catalog
 from holdfast.engine.holds import held
 from holdfast.engine.pins import pinned
 from holdfast.policies.forecast import Shortage, is_foreseeable, shortage
-from holdfast.policies.keep import KeepPolicy, Kept, describe, plan
-from holdfast.run.extent import Extent
+from holdfast.policies.keep import KeepPolicy, Kept, described, plan, protected
 from holdfast.run.saver import Saver
 from holdfast.run.schedule import Schedule
 from holdfast.storage.local import LocalStorage
-
-NEWEST = "newest"
-RESUMABLE = "the newest to resume from"
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +32,11 @@ class Target:
     def folder(self) -> str:
         return self.storage.root
 
+    @property
+    def has_whole(self) -> bool:
+        """Whether a saver saves here what a run can be resumed from."""
+        return any(one.extent.whole for one in self.schedules)
+
     def plan(self, coming: Kept) -> dict[str, str | None]:
         """For each checkpoint here and the one ``coming``, oldest first, why it stays, or None if it goes then.
 
@@ -44,18 +45,9 @@ class Target:
         """
         entries = [one for one in self.catalog.list().entries if one.name not in self.uncounted]
         checkpoints = [*(described(one) for one in entries), coming]
-        return plan(_Savers(tuple(self.schedules)), checkpoints, self._protected(checkpoints))
-
-    def _protected(self, checkpoints: Sequence[Kept]) -> dict[str, str]:
-        """What no policy may remove. The newest is the one to come: it is committed before anything goes."""
-        whole = [one for one in checkpoints if one.whole]
-        regular = [one for one in whole if not one.on_error]
-        return {
-            **held(self.storage),
-            **dict.fromkeys(pinned(self.storage), "pinned"),
-            **{one.name: RESUMABLE for one in (*regular[-1:], *whole[-1:])},
-            checkpoints[-1].name: NEWEST,
-        }
+        # The newest is the one to come: it is committed before anything goes.
+        stay = protected(checkpoints, held(self.storage), pinned(self.storage))
+        return plan(_Savers(tuple(self.schedules)), checkpoints, stay)
 
     def shortage(self) -> Shortage | None:
         """Whether the disk is too small for what the keep policies here ask for, if saves go on as they do."""
@@ -75,11 +67,6 @@ def _is_foreseeable(saver: Saver) -> bool:
     return type(saver).should_keep is Saver.should_keep and is_foreseeable(saver.keep)
 
 
-def described(entry: Entry) -> Kept:
-    """What a keep policy may know of a committed checkpoint."""
-    return describe(entry.name, entry.manifest, entry.size)
-
-
 @dataclass(frozen=True, slots=True)
 class _Savers(KeepPolicy):
     """The union of what the savers of one folder keep, by their own rules, which a user may have overridden."""
@@ -89,9 +76,9 @@ class _Savers(KeepPolicy):
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         found: dict[str, list[str]] = {}
         seen: set[str] = set()
-        places = range(len(self.schedules))
-        for place, schedule in enumerate(self.schedules):
-            own = [one for one in checkpoints if _is_for(one, place, places, schedule.extent)]
+        identities = {one.identity for one in self.schedules}
+        for schedule in self.schedules:
+            own = [one for one in checkpoints if _is_for(one, schedule, identities)]
             seen.update(one.name for one in own)
             for name, reason in schedule.saver.should_keep(own).items():
                 found.setdefault(name, []).append(reason)
@@ -101,9 +88,10 @@ class _Savers(KeepPolicy):
         return {name: ", ".join(reasons) for name, reasons in found.items()}
 
 
-def _is_for(checkpoint: Kept, place: int, places: range, extent: Extent) -> bool:
-    """Whether it was saved for the saver in that place; where none of them is named in it, whether it holds enough."""
-    named = checkpoint.savers.intersection(places)
-    if len(places) > 1 and named:
-        return place in named
+def _is_for(checkpoint: Kept, schedule: Schedule, identities: Set[str]) -> bool:
+    """Whether it was saved for this saver; where none of the folder's is named in it, whether it holds enough."""
+    named = checkpoint.savers & identities
+    if len(identities) > 1 and named:
+        return schedule.identity in named
+    extent = schedule.extent
     return checkpoint.whole if extent.whole else extent.items.issubset(checkpoint.items)

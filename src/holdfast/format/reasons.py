@@ -1,0 +1,11 @@
+"""Why a checkpoint was saved, in the words that its manifest has for what a run itself asks for."""
+
+AT_START = "at start"
+AT_END = "at end"
+ON_SIGNAL = "on signal"
+ON_ERROR = "on error"
+BEFORE_DEADLINE = "before the deadline"
+ASKED = "asked for"
+"""By the script, with ``run.save()``."""
+ON_REQUEST = "on request"
+"""From outside, with ``holdfast save-now``."""
