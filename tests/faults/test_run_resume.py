@@ -90,7 +90,7 @@ def test_all_are_corrupt(folder: Path, picture: Any) -> None:
     before, weights = picture(), job.weights
     with (
         pytest.warns(HoldfastWarning),
-        pytest.raises(CorruptError, match="none of the run.s 3 checkpoints can be loaded"),
+        pytest.raises(CorruptError, match="none of the run's 3 checkpoints can be loaded"),
     ):
         Run(folder, job.state)
     assert picture() == before

@@ -310,8 +310,8 @@ def _leave_to_the_parent() -> None:
     """A forked child that trains on, or saves, would write into the folder of its parent."""
     for run in _open.values():
         run._session.closed = (
-            f"this process is a fork of the one that has the Run over {run.folder}, and only that one trains and saves. "
-            "End the loop here (os._exit() leaves without it), or make a Run over another folder."
+            f"this process is a fork of the one that has the Run over {run.folder}, and only that one trains and "
+            "saves. End the loop here (os._exit() leaves without it), or make a Run over another folder."
         )
 
 
