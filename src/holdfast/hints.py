@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Collection
 
 
@@ -14,3 +15,16 @@ def did_you_mean(given: str, known: Collection[str], likeness: float = 0.6) -> s
     """
     near = difflib.get_close_matches(given, known, 1, likeness)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def raised_at(error: BaseException) -> str:
+    """An exception with the line that raised it, for where its traceback is not shown.
+
+    >>> try:
+    ...     {}["loss"]
+    ... except KeyError as error:
+    ...     raised_at(error).startswith("KeyError('loss') at ")
+    True
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{error!r} at {frames[-1].filename}:{frames[-1].lineno}" if frames else repr(error)

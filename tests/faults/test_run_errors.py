@@ -48,10 +48,12 @@ def finish(folder: Path) -> tuple[Run, Small]:
     return run, job
 
 
-def test_an_exception_in_with_saves_the_last_boundary(folder: Path) -> None:
+def test_an_exception_in_with_saves_the_last_boundary(folder: Path, capsys: Any) -> None:
     """The original exception comes through, the checkpoint says why it is there, and a restart goes on from it."""
     run_failing(folder, at=3)
     (checkpoint,) = checkpoints(folder)
+    said = f"RuntimeError ended the loop; the boundary before it is saved as {checkpoint.name}"
+    assert said in capsys.readouterr().err
     assert checkpoint.progress.batches == 3
     assert checkpoint.manifest.reason == ("on error",)
     run, job = finish(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast import Every, HoldfastWarning, OwnershipError, PlatformError, Run, SaveError, latest
+from holdfast import Every, HoldfastWarning, OwnershipError, PlatformError, Run, SaveError, Saver, latest
 from holdfast.engine import run_folder
 from tests.harness.history import History, assert_nothing_lost
 from tests.harness.injection import syscalls
@@ -202,3 +202,16 @@ def test_checkpoints_copied_without_the_record_of_their_run_still_are_one(folder
     with Run(tmp_path / "copy", small().state) as run:
         assert run.resumed_from == newest.name
         assert run.id == newest.manifest.run
+
+
+def test_a_copy_does_not_write_into_the_folders_of_the_original(folder: Path, tmp_path: Path) -> None:
+    """`cp -r` of the run's own folder: both would save into the other one, whether or not they run at one time."""
+    savers = [Saver(tmp_path / "models", items=["model"]), Saver()]
+    Run(folder, small().state, savers=savers).close()
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(OwnershipError, match=rf"the run in .*{folder} saves into this folder, and .*{copy} is a copy"):
+        Run(copy, small().state, savers=savers)
+    folder.rename(tmp_path / "away")
+    Run(copy, small().state, savers=savers).close()
+    with pytest.raises(OwnershipError, match="is a copy of it"):
+        Run(tmp_path / "away", small().state, savers=savers)

@@ -86,9 +86,10 @@ def test_a_slurm_job_is_requeued_when_the_save_is_durable(
     assert there == [1]
 
 
-def test_what_was_cancelled_is_not_requeued(folder: Path, slurm: Any) -> None:
-    """`scancel` sends SIGTERM, and so does an end of time that nobody planned for."""
+def test_what_was_cancelled_is_not_requeued(folder: Path, slurm: Any, capsys: Any) -> None:
+    """`scancel` sends SIGTERM, and so does an end of time that nobody planned for; it is said."""
     stopped(folder / "cancelled", OnSignal(requeue=True), signal.SIGTERM)
+    assert "not requeued: SIGTERM may be a scancel" in capsys.readouterr().err
     stopped(folder / "not asked for", OnSignal(), signal.SIGUSR1)
     assert slurm() == []
     stopped(folder / "requeued", OnSignal(requeue=True), signal.SIGUSR1)

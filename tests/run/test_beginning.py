@@ -13,6 +13,7 @@ from holdfast import (
     AtEnd,
     CorruptError,
     Every,
+    HoldfastWarning,
     KeepAll,
     MisfitError,
     NotFoundError,
@@ -67,9 +68,13 @@ def begun(folder: Path, start_from: Any, job: Small | None = None) -> Small:
 
 
 def test_all_of_another_run_is_taken_over(pretrained: Path, folder: Path) -> None:
-    """Weights, optimizer and values, but not how far it was: it is a new run."""
+    """Weights, optimizer with its settings, of which a warning tells, and values; it is a new run all the same."""
     job = small(rate=0.5)
-    with Run(folder, job.state, start_from=pretrained) as run:
+    said = r"gives optimizer lr=0\.5 .*restores lr=0\.01.*only the weights: start_from=\{'model'"
+    with pytest.warns(HoldfastWarning, match=said):
+        run = Run(folder, job.state, start_from=pretrained)
+    with run:
+        assert run.progress.batches == 0
         assert run.values == {"note": "from before"}
         run.save()
     assert same(job.weights, weights_in(pretrained))
@@ -151,7 +156,11 @@ def test_while_it_is_not_loaded_yet_the_other_run_does_not_delete_it(pretrained:
     ("start_from", "error", "said"),
     [
         ({}, UsageError, "start_from={}: name an item"),
-        ({"modle": "x"}, UsageError, r"start_from\['modle'\]='x': is no item of state=. There are: model, optimizer"),
+        (
+            {"modle": "x"},
+            UsageError,
+            r"start_from\['modle'\]='x': is no item of state=. Did you mean 'model'\? There are: model, optimizer",
+        ),
         ({"model": 5}, UsageError, r"start_from\['model'\]=5: expected the path"),
         ({"model": ("x",)}, UsageError, "expected a path, or a path and the name"),
         (5, UsageError, "start_from=5: expected the path"),
@@ -181,6 +190,13 @@ def test_what_does_not_fit_changes_nothing(pretrained: Path, folder: Path) -> No
     with pytest.raises(MisfitError, match=r"0\.weight: shape \[8, 2\] in the checkpoint, \[9, 2\] here"):
         Run(folder, {"model": job.model, "wide": wide.model}, start_from=sources)
     assert same(job.weights, before)
+
+
+def test_another_model_is_told_how_to_take_a_part(pretrained: Path, folder: Path) -> None:
+    """By item, or before the loop what of an item fits: not what somebody has to hear whose run is resumed."""
+    with pytest.raises(MisfitError, match=r"name them: start_from=.*strict=False") as refused:
+        Run(folder, small(width=9).state, start_from=pretrained)
+    assert "of the run, under the same names" not in str(refused.value)
 
 
 def test_damage_is_found_before_anything_is_changed(pretrained: Path, folder: Path) -> None:
@@ -217,7 +233,7 @@ def test_the_line_ends_where_the_other_run_is_gone(pretrained: Path, folder: Pat
     from holdfast.cli import main
 
     other = shutil.copytree(pretrained, folder.parent / "other")
-    begun(folder, other)
+    begun(folder, other, small())
     shutil.rmtree(other)
     capsys.readouterr()
     assert main(["show", str(folder), "--lineage", "--json"]) == 0

@@ -58,11 +58,12 @@ def test_any_value_of_a_metric_makes_a_name(value: float) -> None:
         assert CheckpointName.parse(f"{label}.a0001.n0001") is not None
 
 
-@given(st.text(max_size=400), st.floats())
-def test_whatever_a_metric_is_called_the_name_is_one(name: str, value: float) -> None:
+@pytest.mark.parametrize("text", ["x-{{{}}}-{{hash}}", "{{hash}}-{{{}}}", "{{time}}{{{}}}{{hash}}"])
+@given(name=st.text(max_size=400), value=st.floats())
+def test_whatever_a_metric_is_called_the_name_is_one(text: str, name: str, value: float) -> None:
     """A template is refused when it is made, or every name that comes of it is a plain one."""
     try:
-        template = NameTemplate(f"x-{{{name}}}-{{hash}}")
+        template = NameTemplate(text.format(name))
     except UsageError:
         return
     for metrics in ({}, {name: value}):
@@ -78,3 +79,21 @@ def test_what_cannot_be_a_name_is_refused_when_constructed(template) -> None:
     """With the option's name, not at the first save."""
     with pytest.raises(UsageError, match="name="):
         NameTemplate(template)
+
+
+@pytest.mark.parametrize("template", ["{time}", "{run}-{epoch}", "{hash}", "{elapsed:06.0f}-{step}"])
+def test_a_name_may_begin_with_any_field_that_is_no_metric(template: str) -> None:
+    """They are letters and digits; a metric may be negative."""
+    assert is_label(unhashed(NameTemplate(template).label(naming())))
+
+
+def test_what_is_left_of_a_long_name_is_a_name() -> None:
+    """Without its hash, it would begin with what was to separate them."""
+    label = NameTemplate("{hash}-{loss:.140f}").label(naming(loss=-1 / 3))
+    assert is_label(label)
+
+
+def test_a_misspelt_field_is_pointed_out() -> None:
+    """It looks like a metric, for which its format may mean nothing."""
+    with pytest.raises(UsageError, match="Did you mean 'step'"):
+        NameTemplate("x-{setp:08d}")

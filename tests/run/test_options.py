@@ -72,14 +72,22 @@ def test_savers_in_the_script_take_the_place_of_those_in_a_file() -> None:
     assert (saver.folder, saver.keep) == ("c", KeepLast(7))
 
 
-def test_only_a_disagreement_within_the_script_is_warned_of() -> None:
-    """What a file or the environment says is there to be overruled; two places in one script contradict each other."""
+def test_a_disagreement_that_somebody_may_not_expect_is_warned_of() -> None:
+    """Within the script, and with a variable; what the top of a file says is there to be overruled."""
     found = options({"keep": KeepLast(2)}, {"keep": "last 3"}, {"HOLDFAST_KEEP": "last 4"})
     found.savers([Saver(keep=KeepLast(1))])
+    counts = "keep: savers[0] says KeepLast(count=1), and that counts; "
     assert found.remarks == [
-        "keep: savers[0] says KeepLast(count=1), and that counts; Run(keep=) says KeepLast(count=2), which is not used"
+        f"{counts}Run(keep=) says KeepLast(count=2), which is not used",
+        f"{counts}HOLDFAST_KEEP says KeepLast(count=4), which is not used",
     ]
-    same = options({"keep": KeepLast(1)})
+    tables = options({"keep": KeepLast(2)}, {"saver": [{"keep": "last 3"}]})
+    tables.savers(None)
+    assert tables.remarks == [
+        "keep: Run(keep=) says KeepLast(count=2), and that counts; the configuration: saver[0].keep says "
+        "KeepLast(count=3), which is not used"
+    ]
+    same = options({"keep": KeepLast(1)}, None, {"HOLDFAST_KEEP": "last 1"})
     same.savers([Saver(keep=KeepLast(1))])
     assert same.remarks == []
 
@@ -162,10 +170,13 @@ name = "epoch-{{epoch:02d}}"
 ''')
     monkeypatch.setenv("HOLDFAST_KEEP", "last 1")
     job = small()
-    with Run.from_config(file, state=job.state) as run:
+    with pytest.warns(HoldfastWarning, match="HOLDFAST_KEEP says .* not used"):
+        run = Run.from_config(file, state=job.state)
+    with run:
         job.fit(run, 2, lambda _: run.wait())
     assert [one.progress.batches for one in checkpoints(folder)] == [6, 8]
     assert [one.name.split(".")[0] for one in checkpoints(tmp_path / "models")] == ["epoch-02"]
+    monkeypatch.delenv("HOLDFAST_KEEP")
     job = small()
     second = folder.parent / "second"
     with pytest.warns(HoldfastWarning, match=r"gives 1, and that counts; the 2 of the configuration \(.*line 5"):

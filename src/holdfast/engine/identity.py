@@ -44,7 +44,7 @@ def establish(own: LocalStorage, others: Sequence[LocalStorage]) -> RunIdentity:
 
     What was lost with a disk goes on from there: if this folder is new, it takes up the run of another that has it for
     its home. If the run was moved, the others follow. Raises `OwnershipError` if one of them belongs to another run, or
-    to a copy of this one that is running, or if this one is itself such another folder of a run.
+    if this folder is a copy: of one that is still there and has the others, or is itself such another folder of a run.
     """
     _require_own(own)
     home = os.path.realpath(own.root)
@@ -54,7 +54,7 @@ def establish(own: LocalStorage, others: Sequence[LocalStorage]) -> RunIdentity:
         if found.run != run:
             raise OwnershipError(_foreign(storage, found, own))
         if found.home != home:
-            _require_idle(storage, found, own)
+            _require_left(storage, found, own)
     _record(own, RunIdentity(FORMAT, run, now()))
     for storage in others:
         _record(storage, RunIdentity(FORMAT, run, now(), home))
@@ -102,15 +102,31 @@ def _require_own(own: LocalStorage) -> None:
         )
 
 
-def _require_idle(storage: LocalStorage, found: RunIdentity, own: LocalStorage) -> None:
-    """The run was moved, or its folder was copied: only one of the copies may go on at a time."""
-    home = LocalStorage(found.home) if found.home else storage
-    holder = trainer_of(home)
-    if holder is not None:
+def _require_left(storage: LocalStorage, found: RunIdentity, own: LocalStorage) -> None:
+    """A run that was moved left nothing behind. Where it did, one is a copy, and both would write into one folder."""
+    if not found.home:
+        holder = trainer_of(storage)
+        if holder is not None:
+            raise OwnershipError(f"{storage.url}: a trainer is running in this folder ({who(holder)}). End it first.")
+        return
+    home = LocalStorage(found.home)
+    if _is_run(home, found.run) and not _is_same(home, own):
         raise OwnershipError(
-            f"{storage.url}: a trainer is running in {home.url} ({who(holder)}), which saves into this folder too; "
-            f"{own.url} is a copy of that run. Give this one folders of its own, or end that one first."
+            f"{storage.url}: the run in {home.url} saves into this folder, and {own.url} is a copy of it. Give the "
+            f"copy's savers folders of their own; or, if it is the copy that goes on, move {home.url} away."
         )
+
+
+def _is_run(storage: LocalStorage, run: str) -> bool:
+    try:
+        return read_identity(storage).run == run
+    except HoldfastError:
+        return False
+
+
+def _is_same(one: LocalStorage, other: LocalStorage) -> bool:
+    """Also by another path, as a mount gives it."""
+    return os.path.samefile(one.root, other.root)
 
 
 def _foreign(storage: LocalStorage, found: RunIdentity, own: LocalStorage) -> str:
@@ -144,10 +160,10 @@ def home_of(storage: LocalStorage) -> LocalStorage:
     """
     try:
         found = read_identity(storage)
-        home = LocalStorage(found.home) if found.home else storage
-        return home if read_identity(home).run == found.run else storage
     except HoldfastError:
         return storage
+    home = LocalStorage(found.home) if found.home else storage
+    return home if _is_run(home, found.run) else storage
 
 
 def trainer_of(storage: LocalStorage) -> dict[str, Any] | None:

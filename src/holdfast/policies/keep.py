@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -136,14 +137,19 @@ def plan(policy: KeepPolicy, checkpoints: Sequence[Kept], protected: Mapping[str
     no checkpoint: what it means to keep would be deleted.
     """
     wanted = policy.reasons(checkpoints)
-    unknown = set(wanted) - {one.name for one in checkpoints}
-    if unknown:
-        raise UsageError(
-            f"the keep policy {type(policy).__name__} names {sorted(map(repr, unknown))[0]}, which is no checkpoint it "
-            "was shown. Return the names of those that stay, or the records themselves."
-        )
+    require_known(wanted, checkpoints, f"the keep policy {type(policy).__name__}")
     reasons = {**protected, **wanted}
     return {one.name: reasons.get(one.name) for one in checkpoints}
+
+
+def require_known(names: Iterable[Any], checkpoints: Iterable[Kept], who: str) -> None:
+    """Raises `UsageError` if ``names`` has one that is none of ``checkpoints``."""
+    unknown = set(names) - {one.name for one in checkpoints}
+    if unknown:
+        raise UsageError(
+            f"{who} names {sorted(map(repr, unknown))[0]}, which is no checkpoint it was shown. Return the names of "
+            "those that stay, or the records themselves."
+        )
 
 
 NEWEST = "newest"

@@ -10,6 +10,7 @@ from holdfast.errors import HoldfastError
 from holdfast.hints import did_you_mean
 from holdfast.policies.sense import metrics_of, unforeseeable, unreachable
 from holdfast.run.drafts import Firing
+from holdfast.run.name_template import FIELDS
 from holdfast.run.saver import DEFAULT_SAVE
 from holdfast.run.schedule import Schedule
 from holdfast.run.target import Target
@@ -61,15 +62,22 @@ class Advice:
     def metrics(self, logged: Collection[str], *, end: bool) -> None:
         """Metrics that policies wait for: one with another spelling is told at once, others at the ``end``."""
         for schedule in self.schedules:
-            wanted = metrics_of(schedule.saver.save, schedule.saver.keep)
-            if schedule.saver.name is not None:
-                wanted |= dict.fromkeys(schedule.saver.name.metrics, f"name={schedule.saver.name.text!r}")
-            for metric, policy in wanted.items():
-                meant = did_you_mean(metric, logged, 0.75)
-                if metric not in logged and (meant or end):
-                    hint = meant or f" Logged are: {', '.join(logged) or 'none'}."
-                    text = _NEVER.format(policy, metric, "" if end else " so far", hint)
-                    self.voice.warn("metric_missing", text, once=f"metric {metric}")
+            for metric, policy in metrics_of(schedule.saver.save, schedule.saver.keep).items():
+                self._metric(metric, policy, logged, logged, end=end)
+            template = schedule.saver.name
+            if template is not None:
+                for metric in template.metrics:
+                    # A field that is misspelt looks like a metric.
+                    self._metric(metric, f"name={template.text!r}", logged, (*logged, *FIELDS), end=end)
+
+    def _metric(
+        self, metric: str, policy: str, logged: Collection[str], known: Collection[str], *, end: bool
+    ) -> None:  # fmt: skip
+        meant = did_you_mean(metric, known, 0.75)
+        if metric not in logged and (meant or end):
+            hint = meant or f" Logged are: {', '.join(logged) or 'none'}."
+            text = _NEVER.format(policy, metric, "" if end else " so far", hint)
+            self.voice.warn("metric_missing", text, once=f"metric {metric}")
 
     def patterns(self, firing: Firing, items: Mapping[str, ItemDraft]) -> None:
         """Tensors that a saver means to leave out, and that are not there."""

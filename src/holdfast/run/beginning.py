@@ -15,11 +15,12 @@ from holdfast.engine.place import find, reopen
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.errors import CorruptError, MisfitError, NotFoundError, StorageError, UsageError
 from holdfast.format.manifest import Origin
+from holdfast.hints import did_you_mean
 from holdfast.run.items import Items
 from holdfast.run.resumption import read_values
 from holdfast.run.selection import Progressing
 from holdfast.state.item import Restore
-from holdfast.state.loading import fit, load
+from holdfast.state.loading import INTERNAL, fit, load
 from holdfast.storage.local import LocalStorage
 
 
@@ -70,7 +71,7 @@ class Beginning:
     def fit(self, items: Items) -> list[tuple[Source, dict[str, Restore]]]:
         """Prepares every load. Raises one `MisfitError` with every difference; changes nothing."""
         if self.whole:
-            return [(self.sources[0], dict(items.fit(self.sources[0].entry)))]
+            return [(self.sources[0], dict(items.fit(self.sources[0].entry, _WHOLE)))]
         found, problems = [], list[str]()
         for source in self.sources:
             wanted = {stored: items.items[name] for stored, name in source.items.items()}
@@ -78,7 +79,9 @@ class Beginning:
             problems += differences
             found.append((source, restores))
         if problems:
-            raise MisfitError("start_from= does not fit the objects in state=; nothing was changed:", tuple(problems))
+            raise MisfitError(
+                f"start_from= does not fit the objects in state=; nothing was changed. {_PARTLY}:", tuple(problems)
+            )
         return found
 
     def restore(self, items: Items, progressing: Progressing) -> None:
@@ -88,6 +91,13 @@ class Beginning:
             load(source.storage, source.entry, restores, advance)
             self.notes += [note for one in restores.values() for note in one.notes]
         self.close()
+
+
+_PARTLY = (
+    "Leave out the item that does not fit, or leave out start_from= and take over what fits before the loop: "
+    "holdfast.latest(that folder).load_into(model=model, strict=False)"
+)
+_WHOLE = f"To take only some items, name them: start_from={{'model': that path}}. {_PARTLY}"
 
 
 def begin_from(given: Any, items: Items, progressing: Progressing, undo: contextlib.ExitStack) -> Beginning:
@@ -118,12 +128,17 @@ def _by_item(given: Mapping[str, Any], items: Items) -> list[Source]:
     for name, one in given.items():
         where = f"start_from[{name!r}]="
         if name not in items.items:
-            raise UsageError(f"{where}{one!r}: is no item of state=. There are: {', '.join(items.items)}.")
+            hint = did_you_mean(str(name), items.items)
+            raise UsageError(f"{where}{one!r}: is no item of state=.{hint} There are: {', '.join(items.items)}.")
         path, stored = _path_and_item(one, name, where)
         storage, entry = _find(path, where, stored)
         if stored not in entry.manifest.items:
-            has = ", ".join(entry.manifest.items)
-            raise NotFoundError(f"{where}{one!r}: {entry.name} has no item {stored!r}. It has: {has}.")
+            has = [one for one in entry.manifest.items if one not in INTERNAL]
+            hint = did_you_mean(stored, has)
+            raise NotFoundError(
+                f"{where}{one!r}: {entry.name} has no item {stored!r}.{hint} It has: {', '.join(has)}. One of another "
+                f"name: start_from={{{name!r}: (path, {has[0]!r})}}."
+            )
         place = str(Path(storage.root) / entry.name)
         source = found.setdefault(place, Source(storage, entry, {}))
         if stored in source.items:

@@ -79,7 +79,7 @@ class Deadlines:
             elif policy.slurm:
                 self._start_slurm(key)
             elif callable(policy.notice):
-                self._watch(key, partial(_asked, policy.notice), LOOK_SECONDS)
+                self._watch(key, partial(self._earliest, key, policy.notice), LOOK_SECONDS)
             else:
                 path = Path(policy.notice or "").expanduser().absolute()
                 self._watch(key, partial(_end_by_file, path, policy.grace), LOOK_SECONDS)
@@ -129,6 +129,13 @@ class Deadlines:
                 pause = min(2 * pause, max(seconds, LONGEST_SECONDS))
             over.wait(pause)
 
+    def _earliest(self, key: str, notice: Notice) -> float | None:
+        """A notice that says "in two minutes" whenever it is asked would never come: its first word counts."""
+        answer, known = notice(), self._ends.get(key)
+        if answer is None:
+            return None
+        return instant(answer) if known is None else min(known, instant(answer))
+
     def _learn(self, key: str, end: float | None) -> None:
         if end is not None and end > self._began:
             self._ends[key] = end
@@ -161,11 +168,6 @@ def _by_key(policies: Sequence[BeforeDeadline]) -> dict[str, BeforeDeadline]:
                 "names of their own, and one file one grace."
             )
     return found
-
-
-def _asked(notice: Notice) -> float | None:
-    answer = notice()
-    return None if answer is None else instant(answer)
 
 
 def _end_by_file(path: Path, grace: float) -> float | None:
@@ -219,6 +221,7 @@ def _end_by_slurm(job: str) -> float | None:
     end = ends.get(job, "").strip()
     if end in ("NONE", "N/A", "None", "Unknown"):
         return None
-    if not end.isdecimal():
-        raise ValueError(f"squeue says nothing of the end of job {job}: {done.stdout.strip()!r}")
-    return float(end)
+    with contextlib.suppress(ValueError):
+        # A Slurm that does not know %s tells the local time, without a zone.
+        return float(end) if end.isdecimal() else datetime.fromisoformat(end).timestamp()
+    raise ValueError(f"squeue says nothing of the end of job {job}: {done.stdout.strip()!r}")

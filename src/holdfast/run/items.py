@@ -27,6 +27,11 @@ _SMALL = 256
 """Plain leaves up to which an item is copied at every boundary."""
 
 
+_OF_THE_RUN = (
+    "Use the model and optimizer of the run, under the same names; or use another run folder, and take over what fits "
+    "before the loop: holdfast.latest(this folder).load_into(model=model, strict=False)"
+)
+
 Groups = dict[str, list[dict[str, Any]]]
 """By optimizer, the settings of its parameter groups."""
 
@@ -97,8 +102,11 @@ class Items:
             for path, optimizer in self._grouped.items()
         }
 
-    def fit(self, entry: Entry) -> dict[str, Restore]:
-        """Prepares to load ``entry``. Raises one `MisfitError` with every difference of every item; changes nothing."""
+    def fit(self, entry: Entry, advice: str = "") -> dict[str, Restore]:
+        """Prepares to load ``entry``. Raises one `MisfitError` with every difference of every item; changes nothing.
+
+        ``advice`` says what to do; by default, to somebody whose run is resumed.
+        """
         records = entry.manifest.items
         problems = [
             f"{name}: is in the checkpoint but not in state="
@@ -110,9 +118,7 @@ class Items:
         problems += differences
         if problems:
             raise MisfitError(
-                f"{entry.name} does not fit the objects in state=; nothing was changed. Use the model and optimizer of "
-                "the run, under the same names; or use another run folder, and take over what fits before the loop: "
-                "holdfast.latest(this folder).load_into(model=model, strict=False):",
+                f"{entry.name} does not fit the objects in state=; nothing was changed. {advice or _OF_THE_RUN}:",
                 tuple(problems),
             )
         return restores

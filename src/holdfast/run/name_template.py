@@ -11,10 +11,12 @@ from typing import Any
 
 from holdfast.errors import UsageError
 from holdfast.format.names import HASH, is_label, unhashed
+from holdfast.hints import did_you_mean
 from holdfast.types import Progress
 
 _COUNTS = ("epoch", "batch", "step", "samples", "tokens", "batches", "attempt", "ordinal")
-_FIELDS = (*_COUNTS, "elapsed", "time", "run", "hash")
+FIELDS = (*_COUNTS, "elapsed", "time", "run", "hash")
+"""Fields that are no metrics."""
 _TIME = "%Y%m%dT%H%M%SZ"
 _LITERAL = re.compile(r"[A-Za-z0-9._=+,-]*")
 _FOREIGN = re.compile(r"[^A-Za-z0-9._=+,-]")
@@ -55,7 +57,7 @@ class NameTemplate:
     def __init__(self, text: str) -> None:
         self.text = text
         self._parts = _parsed(text)
-        self.metrics = tuple(dict.fromkeys(name for _, name, _ in self._parts if name and name not in _FIELDS))
+        self.metrics = tuple(dict.fromkeys(name for _, name, _ in self._parts if name and name not in FIELDS))
         self._check()
 
     def __eq__(self, other: object) -> bool:
@@ -69,7 +71,9 @@ class NameTemplate:
         values = _values(naming)
         shown = (literal + self._shown(name, spec, values) for literal, name, spec in self._parts)
         label = "".join(shown)
-        return label if len(unhashed(label)) <= _LONGEST else label.replace(HASH, "")[:_LONGEST]
+        if len(unhashed(label)) <= _LONGEST:
+            return label
+        return label.replace(HASH, "")[:_LONGEST].lstrip("._=+,-") or "checkpoint"
 
     def _shown(self, name: str | None, spec: str, values: Mapping[str, Any]) -> str:
         if name is None or name == "hash":
@@ -83,7 +87,7 @@ class NameTemplate:
         for literal, name, spec in self._parts:
             if not _LITERAL.fullmatch(literal) or name == "" or (name == "hash" and spec):
                 raise self._refusal(f"{literal!r} before {name!r}" if literal else f"{{{name}:{spec}}}")
-        if not (first_literal[:1].isalnum() or (not first_literal and first_name in _COUNTS)):
+        if not (first_literal[:1].isalnum() or (not first_literal and first_name in FIELDS)):
             raise self._refusal("its beginning")
         if sum(len(literal) for literal, _, _ in self._parts) > _LONGEST // 2:
             raise self._refusal("so much text")
@@ -98,12 +102,14 @@ class NameTemplate:
         try:
             return self.label(naming)
         except (ValueError, TypeError) as error:
-            raise self._refusal(f"a format in it ({error})") from error
+            meant = "".join(did_you_mean(one, FIELDS, 0.75) for one in self.metrics)
+            raise self._refusal(f"a format in it ({error})", meant) from error
 
-    def _refusal(self, what: str) -> UsageError:
+    def _refusal(self, what: str, hint: str = "") -> UsageError:
         return UsageError(
-            f"name={self.text!r}: {what} cannot stand in a directory's name. Use letters, digits and . _ = + , - that "
-            f"begin with a letter, a digit or a count, and fields such as {{epoch:03d}} or {{val_loss:.3f}}."
+            f"name={self.text!r}: {what} cannot stand in a directory's name.{hint} Use letters, digits and . _ = + , - "
+            "that begin with a letter, a digit or a field that is no metric, and fields such as {epoch:03d} or "
+            "{val_loss:.3f}."
         )
 
 

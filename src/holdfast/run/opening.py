@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.engine.catalog import Catalog
+from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.checkpointer import Checkpointer
 from holdfast.engine.identity import establish
 from holdfast.engine.journal import Journal
@@ -23,11 +23,12 @@ from holdfast.run.drafts import Identity
 from holdfast.run.extent import Extent, make_extent
 from holdfast.run.items import Items
 from holdfast.run.options import Options, in_words
+from holdfast.run.position import Stored
 from holdfast.run.progress_bar import progressing
 from holdfast.run.recorder import Recorder
 from holdfast.run.remembered import Remembered, match_remembered
 from holdfast.run.replay import Replay, expect
-from holdfast.run.resumption import Resumption, config_changes
+from holdfast.run.resumption import Resumption, config_changes, stored_of
 from holdfast.run.saver import Saver
 from holdfast.run.saves import Saves
 from holdfast.run.schedule import Look, Schedule
@@ -77,10 +78,12 @@ def open_run(wishes: Wishes, voice: Voice, undo: ExitStack) -> Opened:
 class _Opening:
     def __init__(self, wishes: Wishes, voice: Voice, undo: ExitStack) -> None:
         self._wishes, self._voice, self._undo = wishes, voice, undo
+        # What can be refused is refused before a folder is made.
         self._stops = Stops([one.save for one in wishes.savers], voice)
+        extents = [_extent(wishes, index) for index, _ in enumerate(wishes.savers)]
         self._house = RunFolder.open(wishes.folder, self._announce)
         undo.callback(self._house.close)
-        self._targets = _targets(wishes, self._house.storage)
+        self._targets = _targets(wishes, extents, self._house.storage)
         self._others = [one.storage for one in self._targets if one.storage is not self._house.storage]
         self._storages = [self._house.storage, *self._others]
 
@@ -100,7 +103,7 @@ class _Opening:
         undo.callback(voice.close)
         self._wishes.values.update(_values(resumption, beginning))
         changes = self._changes(resumption)
-        self._tell(resumption, beginning, attempts, changes)
+        self._tell(chosen, resumption, beginning, attempts, changes)
         writer = WriterHandle([one.root for one in self._storages], house.writer_lock, house.writer_log)
         undo.callback(writer.close)
         origins = _origins(resumption, beginning)
@@ -175,16 +178,20 @@ class _Opening:
         self._voice.say("folder", f"{self._wishes.folder}: {message}")
 
     def _tell(
-        self, resumption: Resumption | None, beginning: Beginning | None, attempts: list[AttemptRecord],
-        changes: list[str],
+        self, chosen: Selection, resumption: Resumption | None, beginning: Beginning | None,
+        attempts: list[AttemptRecord], changes: list[str],
     ) -> None:  # fmt: skip
         for remark in [*self._wishes.options.remarks, *self._of_folders()]:
             self._voice.warn("options", remark)
         if resumption is not None:
-            self._tell_resumption(resumption, changes)
-        elif beginning is not None:
+            self._tell_resumption(resumption, changes, chosen.abandoned)
+            return
+        if chosen.parts:
+            instead = "the state comes from start_from=" if beginning is not None else "starting from the beginning"
+            self._voice.warn("from_start", _PARTS.format(self._wishes.folder, chosen.parts, instead))
+        if beginning is not None:
             self._tell_beginning(beginning)
-        elif attempts:
+        elif attempts and not chosen.parts:
             count = f"{len(attempts)} earlier attempt{'s' * (len(attempts) > 1)}"
             text = f"no checkpoint was committed by {count}; starting from the beginning"
             self._voice.say("from_start", f"{self._wishes.folder}: {text}")
@@ -205,35 +212,60 @@ class _Opening:
             )
         return found
 
-    def _tell_resumption(self, resumption: Resumption, changes: list[str]) -> None:
+    def _tell_resumption(self, resumption: Resumption, changes: list[str], abandoned: int) -> None:
         progress, name = resumption.progress, resumption.entry.name
         where = f"epoch {progress.epoch}, batch {progress.batch}, step {progress.step}"
         there = "" if resumption.storage is self._house.storage else f" in {resumption.storage.url}"
         text = f"{self._wishes.folder}: resumed from {name}{there} ({where})"
         self._voice.say("resumed", text, name=name, step=progress.step)
+        if abandoned:
+            newer = "1 newer checkpoint is" if abandoned == 1 else f"{abandoned} newer checkpoints are"
+            text = f"{newer} abandoned by going back to {name}; holdfast prune --abandoned deletes them"
+            self._voice.say("abandoned", text, count=abandoned)
         if changes:
             self._voice.say(
-                "config_changed", f"config changed since the checkpoint: {'; '.join(changes)} (restored state is not)"
+                "config_changed",
+                f"config= is not what it was at the checkpoint: {'; '.join(changes)}. The state is restored as it was.",
             )
-        rates = resumption.entry.manifest.learning_rates
-        for message in overridden(resumption.stored.settings, self._wishes.settings, rates):
-            self._voice.warn("settings_changed", message)
+        self._tell_overridden(resumption.stored, resumption.entry, "")
 
     def _tell_beginning(self, beginning: Beginning) -> None:
         for source in beginning.sources:
-            what = "" if beginning.whole else f"{', '.join(source.items.values())} of the state "
-            text = f"{self._wishes.folder}: {what}starts from {source.entry.name} of run {source.entry.manifest.run}"
+            what = "the state" if beginning.whole else ", ".join(source.items.values())
+            text = f"{self._wishes.folder}: {what} comes from {source.entry.name} of run {source.entry.manifest.run}"
             self._voice.say("started_from", text, name=source.entry.name)
+        if beginning.whole and beginning.sources[0].entry.whole:
+            entry = beginning.sources[0].entry
+            self._tell_overridden(stored_of(beginning.sources[0].storage, entry), entry, _BY_ITEM)
+
+    def _tell_overridden(self, stored: Stored, entry: Entry, hint: str) -> None:
+        """Settings of optimizers that the script gives, and that the checkpoint's take the place of."""
+        for message in overridden(stored.settings, self._wishes.settings, entry.manifest.learning_rates):
+            self._voice.warn("settings_changed", message + hint)
 
 
-def _targets(wishes: Wishes, own: LocalStorage) -> list[Target]:
+_PARTS = (
+    "{0}: none of the run's {1} checkpoints holds all of the state (items=, exclude=), so there is none to resume "
+    "from: {2}. They can be loaded: Run(..., start_from={{'model': their folder}})."
+)
+_BY_ITEM = " Or take over only the weights: start_from={'model': ...}."
+
+
+def _extent(wishes: Wishes, index: int) -> Extent:
+    """What of the state a saver saves. Raises `UsageError`, with the place that names what is not there."""
+    saver, used = wishes.savers[index], wishes.options.used
+    settings = [used[f"saver[{index}].{option}"] for option in ("items", "exclude")]
+    sources = [one.source for one in settings if one.place not in ("argument", "default")]
+    where = f"{' and '.join(dict.fromkeys(sources))}: " if sources else ""
+    return make_extent(wishes.items.items, saver.items, saver.exclude, where)
+
+
+def _targets(wishes: Wishes, extents: Sequence[Extent], own: LocalStorage) -> list[Target]:
     """The folders that savers save into, the run's own first, each with the schedules of its savers."""
     found: dict[str, Target] = {}
-    for index, saver in enumerate(wishes.savers):
+    for saver, extent in zip(wishes.savers, extents, strict=True):
         storage = own if saver.folder is None else _storage(saver.folder, own)
         target = found.setdefault(os.path.realpath(storage.root), Target(storage, Catalog(storage)))
-        where = f"savers[{index}]: " if len(wishes.savers) > 1 else ""
-        extent = make_extent(wishes.items.items, saver.items, saver.exclude, where)
         identity = _identity(saver, extent, [one.identity for one in target.schedules])
         # Relative, so that it is the same when the run is moved as a whole.
         key = f"{os.path.relpath(target.folder, wishes.folder)}: {identity}"

@@ -64,11 +64,14 @@ class Options:
             raise UsageError(
                 f"folder: nobody names one. Give it in the configuration, to Run.from_config(), or as {PREFIX}FOLDER."
             )
+        self._compare("folder", found)
         return str(self._use("folder", found))
 
     def start_from(self) -> Any:
         """Where the state comes from at first; None where nobody says."""
-        return self._use("start_from", [*self._outside("start_from"), Setting(None, "default", "default")])
+        found = self._outside("start_from")
+        self._compare("start_from", found)
+        return self._use("start_from", [*found, Setting(None, "default", "default")])
 
     def savers(self, given: Sequence[Saver] | None) -> list[Saver]:
         """The savers of the run, each with all of its options: those given, or those of the configuration, or one."""
@@ -100,17 +103,25 @@ class Options:
         found = [own[option]] if option in own else []
         # The folder that is named for the run is not one for all of its savers.
         found += self._outside(option) if option != "folder" else []
-        self._compare(option, found)
+        self._compare(option, found, own.get(option))
         return self._use(f"saver[{index}].{option}", [*found, Setting(DEFAULTS[option], "default", "default")])
 
-    def _compare(self, option: str, found: Sequence[Setting]) -> None:
-        """Two that are both in the script, and differ: one of them is not what somebody thinks."""
-        said = {one.place: one for one in found if one.place in ("Saver", "argument")}
-        if len(said) == 2 and said["Saver"].value != said["argument"].value:
-            self.remarks.append(
-                f"{option}: {said['Saver'].source} says {shown(said['Saver'].value)}, and that counts; "
-                f"{said['argument'].source} says {shown(said['argument'].value)}, which is not used"
-            )
+    def _compare(self, option: str, found: Sequence[Setting], own: Setting | None = None) -> None:
+        """Says what is not used although somebody may think so; ``own`` is what the saver itself, or its table, says.
+
+        What the top of a configuration says is there to be overruled by the script. Two places in one script
+        contradict each other; a saver's own table looks more particular than the argument that counts before it; and a
+        variable is set by somebody who starts the job and cannot see what else there is.
+        """
+        counts = resolve(found) if found else None
+        for other in found:
+            in_script = counts is not None and (counts.place, other.place) == ("Saver", "argument")
+            surprising = in_script or other is own or other.place == "environment"
+            if counts is not None and surprising and other.value != counts.value:
+                self.remarks.append(
+                    f"{option}: {counts.source} says {shown(counts.value)}, and that counts; "
+                    f"{other.source} says {shown(other.value)}, which is not used"
+                )
 
     def _table(self, index: int) -> dict[str, Setting]:
         """What a saver's own table in the configuration says."""

@@ -37,8 +37,7 @@ class Resumption:
     def of(cls, storage: Storage, entry: Entry, items: Items) -> Resumption:
         """Reads the small parts and checks that the rest fits. Raises `MisfitError`; changes nothing."""
         items.fit(entry)
-        stored = Stored.of(read_value(storage, entry, "data"), read_value(storage, entry, "rng"))
-        return cls(storage, entry, stored, read_values(storage, entry))
+        return cls(storage, entry, stored_of(storage, entry), read_values(storage, entry))
 
     @property
     def position(self) -> Position:
@@ -84,6 +83,11 @@ class Resumption:
         """Puts the global generators to one of the stored moments."""
         for note in rng.restore(moment) if moment is not None else ():
             voice.warn("random", note, once=note)
+
+
+def stored_of(storage: Storage, entry: Entry) -> Stored:
+    """What the run itself had added to a whole checkpoint."""
+    return Stored.of(read_value(storage, entry, "data"), read_value(storage, entry, "rng"))
 
 
 def read_values(storage: Storage, entry: Entry) -> dict[str, Any]:

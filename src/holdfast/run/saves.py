@@ -14,6 +14,7 @@ from holdfast.errors import HoldfastError, SaveError, StorageError
 from holdfast.format.manifest import Parent
 from holdfast.format.names import CheckpointName, default_label
 from holdfast.format.reasons import ON_REQUEST
+from holdfast.hints import raised_at
 from holdfast.policies.keep import Kept
 from holdfast.policies.moment import Event
 from holdfast.policies.save import Choice
@@ -255,7 +256,9 @@ class Saves:
         try:
             return tuple(name for name, why in target.plan(coming).items() if why is None)
         except Exception as error:
-            text = f"{target.folder}: nothing is deleted this time, because what stays cannot be told: {error!r}"
+            text = (
+                f"{target.folder}: nothing is deleted this time, because what stays cannot be told: {raised_at(error)}"
+            )
             self.voice.warn("keep_failed", text)
             return ()
 
@@ -361,12 +364,13 @@ class Saves:
         self.ledger.failures[outcome.folder] = outcome
         self.ledger.last.append(outcome)
         self.voice.warn(
-            "save_failed", _failed(outcome), name=outcome.name, folder=outcome.folder, reason=list(reasons_of(firing))
+            "save_failed",
+            f"{_failed(outcome)} Training goes on; the next save that is due will be tried.",
+            name=outcome.name,
+            folder=outcome.folder,
+            reason=list(reasons_of(firing)),
         )
 
 
 def _failed(outcome: Failed) -> str:
-    return (
-        f"saving {outcome.name} failed: {outcome.message} Earlier checkpoints are untouched, and "
-        "training goes on; the next save that is due will be tried."
-    )
+    return f"saving {outcome.name} failed: {outcome.message} Earlier checkpoints are untouched."

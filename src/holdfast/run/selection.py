@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +11,9 @@ from holdfast.engine.catalog import Broken, Catalog, Entry
 from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile, resume_order
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.engine.run_folder import AttemptRecord
-from holdfast.errors import CorruptError, StorageError
+from holdfast.errors import CorruptError, NotFoundError, StorageError
+from holdfast.format.names import CheckpointName
+from holdfast.hints import did_you_mean
 from holdfast.run.voice import Voice
 from holdfast.storage.local import LocalStorage
 
@@ -29,11 +33,14 @@ class Found:
 class Selection:
     """The checkpoint to resume from, and what was decided on the way.
 
-    ``uncounted`` are names, by folder, that are abandoned, of another run, or found to be corrupt.
+    ``uncounted`` are names, by folder, that are abandoned, of another run, or found to be corrupt. ``parts`` is how
+    many checkpoints there are that do not hold all of the state, ``abandoned`` how many a rollback leaves behind.
     """
 
     found: Found | None = None
     rollback: bool = False
+    parts: int = 0
+    abandoned: int = 0
     uncounted: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -46,22 +53,25 @@ def select(
     ``start_from`` may name one of them: a deliberate rollback, which abandons what came later. The same script started
     again goes on from there. What else it means counts only for a run that has none of its own. ``resumable`` are the
     roots of folders in which there should be one to resume from: raises `CorruptError` if those hold some and none can
-    be loaded.
+    be loaded, and `NotFoundError` for a checkpoint's name that is not there.
     """
     survey = _Survey(folders, attempts, voice)
-    back = survey.named(start_from) if isinstance(start_from, str) else None
-    if back is not None and not _has_gone_back(attempts, back.entry.name, voice):
-        _verify(back, progress)
-        return Selection(back, rollback=True, uncounted=survey.passed_over(later_than=back.entry.order))
-    chosen, skipped = Selection(uncounted=survey.passed_over()), list[str]()
-    for found in survey.candidates(dict(chosen.uncounted)):
+    if isinstance(start_from, str) and not _has_gone_back(attempts, start_from, voice):
+        back = survey.named(start_from)
+        if back is not None:
+            _verify(back, progress)
+            return survey.going_back(back)
+        survey.require_no_name(start_from)
+    chosen, skipped = Selection(uncounted=survey.passed_over(), parts=survey.parts), list[str]()
+    candidates = list(survey.candidates(dict(chosen.uncounted)))
+    for found, following in itertools.zip_longest(candidates, candidates[1:]):
         try:
             _verify(found, progress)
         except (CorruptError, StorageError) as error:
             root, name = found.storage.root, found.entry.name
             skipped.append(found.storage.url)
             chosen.uncounted[root] = chosen.uncounted[root] | {name}
-            voice.warn("skipped", f"{error} Falling back to an older checkpoint.", name=name)
+            voice.warn("skipped", f"{error}{_instead(found, following)}", name=name)
             continue
         chosen.found = found
         return chosen
@@ -81,6 +91,14 @@ def _has_gone_back(attempts: Sequence[AttemptRecord], name: str, voice: Voice) -
         return False
     voice.say("rolled_back", _GONE_BACK.format(name, back.attempt))
     return True
+
+
+def _instead(found: Found, following: Found | None) -> str:
+    if following is None:
+        return ""
+    if following.entry.name == found.entry.name:
+        return f" Falling back to the same one in {following.storage.url}."
+    return " Falling back to an older checkpoint."
 
 
 class _Survey:
@@ -104,6 +122,30 @@ class _Survey:
             if name in storage.list():
                 return Found(storage, Catalog(storage).entry(name))
         return None
+
+    @property
+    def parts(self) -> int:
+        """How many checkpoints lack some of the state."""
+        return len({one.name for _, entries in self._entries.values() for one in entries if not one.whole})
+
+    def require_no_name(self, start_from: str) -> None:
+        """Raises `NotFoundError` if ``start_from`` can only mean a checkpoint of this run, and there is none such.
+
+        Resuming from the newest instead would silently ignore what was asked for.
+        """
+        names = {one.name for _, entries in self._entries.values() for one in entries}
+        if names and CheckpointName.parse(start_from) is not None and not os.path.exists(start_from):
+            there = "\n  ".join(sorted(names))
+            raise NotFoundError(
+                f"start_from={start_from!r}: the run has no checkpoint of that name, and there is no such path."
+                f"{did_you_mean(start_from, names)} There are:\n  {there}"
+            )
+
+    def going_back(self, back: Found) -> Selection:
+        """A rollback, which abandons what is newer."""
+        before, after = self.passed_over(), self.passed_over(later_than=back.entry.order)
+        abandoned = {name for root, names in after.items() for name in names - before[root]}
+        return Selection(back, rollback=True, uncounted=after, abandoned=len(abandoned))
 
     def passed_over(self, later_than: tuple[int, int] | None = None) -> dict[str, frozenset[str]]:
         """By folder, the names that a rollback has abandoned, or abandons now, and those of another run."""

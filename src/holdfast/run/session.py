@@ -49,7 +49,7 @@ class Session:
         self._gradients = self.snapshots.observer.gradients
         self._stops, self._signals, self._resumption = stops, stops.signals, resumption
         self._beginning, self._fresh = beginning, resumption is None
-        self._stopped = False
+        self._stopped = self._trained = False
         self._progressing = progressing
         self._advice = saves.advice
         self._clock: float | None = None
@@ -285,6 +285,7 @@ class Session:
 
     def _pass_boundary(self, random: rng.RngState, kind: str, index: str | None) -> None:
         self.require_open()
+        self._trained = True
         self.saves.meter.boundary(batch=kind == "batch", writing=self.saves.checkpointer.busy)
         self.snapshots.mark(self.progress, random)
         self.recorder.record(self._line(kind, index))
@@ -406,8 +407,9 @@ class Session:
         self._gradients.close()
         if not self.saves.ledger.committed and self.progress.batches and self._fresh:
             self.voice.warn("nothing_saved", "the run ends without a checkpoint", HoldfastWarning)
-        if exception is None and not self._stopped:
+        if exception is None and not self._stopped and self._trained:
             self._advice.metrics(self.recorder.metrics, end=True)
+        if exception is None and not self._stopped:
             self.voice.note("finished")
 
     def _end_early(self, exception: type[BaseException] | None) -> None:
@@ -427,7 +429,15 @@ class Session:
             # Whatever the policy calls it: a resume, and what is kept, go by this reason.
             self.saves.add_reason(ON_ERROR)
             if self.saves.due:
-                self.snapshots.end_on_exception(ON_ERROR, last=None)
+                self._save_on_error(kind)
+
+    def _save_on_error(self, kind: str) -> None:
+        before = self.saves.ledger.committed
+        self.snapshots.end_on_exception(ON_ERROR, last=None)
+        self.saves.wait()
+        if self.saves.ledger.committed > before and self.saves.ledger.parent is not None:
+            text = f"{kind} ended the loop; the boundary before it is saved as {self.saves.ledger.parent.name}"
+            self.voice.say("saved_on_error", text)
 
     def _leave_what_is_held(self) -> None:
         """A loop that a variable still holds has not noticed that it was left."""

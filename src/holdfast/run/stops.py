@@ -69,7 +69,7 @@ class Stops:
             if message.alarming:
                 self._voice.warn("deadline", message.text)
             else:
-                self._voice.note("deadline", message.text)
+                self._voice.say("deadline", message.text)
         return self._deadlines.known()
 
     def by_signal(self) -> Stop | None:
@@ -99,7 +99,15 @@ class Stops:
                 self._voice.say("requeued", "the Slurm job is back in the queue")
             else:
                 self._voice.warn("requeue_failed", f"the Slurm job is not requeued: {problem}")
+        elif self._requeue:
+            self._voice.say("not_requeued", _NOT_REQUEUED.format(signal.Signals(stop.number).name))
         return stop_exception(stop.number, self._exit_code)
+
+
+_NOT_REQUEUED = (
+    "the Slurm job is not requeued: {} may be a scancel, and what was cancelled has to stay so. sbatch "
+    "--signal=USR1@120 gives a signal that requeues."
+)
 
 
 def _exit_code(policies: Iterable[OnSignal]) -> int | None:

@@ -9,7 +9,8 @@ from holdfast.engine.catalog import Catalog
 from holdfast.engine.holds import held
 from holdfast.engine.pins import pinned
 from holdfast.policies.forecast import Shortage, is_foreseeable, shortage
-from holdfast.policies.keep import KeepPolicy, Kept, described, plan, protected
+from holdfast.policies.keep import KeepPolicy, Kept, described, plan, protected, require_known
+from holdfast.policies.written import written
 from holdfast.run.saver import Saver
 from holdfast.run.schedule import Schedule
 from holdfast.storage.local import LocalStorage
@@ -80,12 +81,21 @@ class _Savers(KeepPolicy):
         for schedule in self.schedules:
             own = [one for one in checkpoints if _is_for(one, schedule, identities)]
             seen.update(one.name for one in own)
-            for name, reason in schedule.saver.should_keep(own).items():
+            kept = schedule.saver.should_keep(own)
+            require_known(kept, own, _keeper(schedule.saver))
+            for name, reason in kept.items():
                 found.setdefault(name, []).append(reason)
         for one in checkpoints:
             if one.name not in seen:
                 found[one.name] = ["of no saver of this run"]
         return {name: ", ".join(reasons) for name, reasons in found.items()}
+
+
+def _keeper(saver: Saver) -> str:
+    """Whose answer it is, as somebody would look for it."""
+    if type(saver).should_keep is not Saver.should_keep:
+        return f"{type(saver).__name__}.should_keep()"
+    return f"keep={written(saver.keep)}"
 
 
 def _is_for(checkpoint: Kept, schedule: Schedule, identities: Set[str]) -> bool:
