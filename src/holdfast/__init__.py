@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from holdfast.checkpoint import Checkpoint, best, checkpoints, latest
+    from holdfast.checkpoint import Checkpoint, LoadReport, best, checkpoints, latest
     from holdfast.errors import (
         AlreadyExistsError,
         CorruptError,
@@ -44,12 +44,14 @@ if TYPE_CHECKING:
     from holdfast.policies.deadline import BeforeDeadline
     from holdfast.policies.event import AtEnd, AtStart, OnError, OnSignal
     from holdfast.policies.interval import At, AtMostEvery, Every
-    from holdfast.policies.keep import KeepAll, KeepPolicy, KeepWhen
+    from holdfast.policies.keep import KeepAll, KeepPolicy, KeepWhen, Kept
     from holdfast.policies.keep_marks import KeepBest, KeepEvery
     from holdfast.policies.keep_newest import KeepLast, KeepSize, KeepWithin
+    from holdfast.policies.moment import Costs, Moment
     from holdfast.policies.overhead import Overhead
-    from holdfast.policies.save import SavePolicy, When
+    from holdfast.policies.save import Choice, SavePolicy, When
     from holdfast.run import Run, Saver
+    from holdfast.run.voice import Event
     from holdfast.types import Progress
 
 __version__ = "0.1.0"
@@ -62,8 +64,11 @@ __all__ = [
     "AtStart",
     "BeforeDeadline",
     "Checkpoint",
+    "Choice",
     "CorruptError",
+    "Costs",
     "DataOrderError",
+    "Event",
     "Every",
     "ExactnessWarning",
     "HoldfastError",
@@ -76,8 +81,11 @@ __all__ = [
     "KeepSize",
     "KeepWhen",
     "KeepWithin",
+    "Kept",
+    "LoadReport",
     "MemoryLimitError",
     "MisfitError",
+    "Moment",
     "NotFoundError",
     "OnBest",
     "OnError",
@@ -103,19 +111,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "holdfast.checkpoint": ("Checkpoint", "best", "checkpoints", "latest"),
+    "holdfast.checkpoint": ("Checkpoint", "LoadReport", "best", "checkpoints", "latest"),
     "holdfast.follower": ("follow",),
     "holdfast.format.values": ("register_codec",),
     "holdfast.policies.best": ("OnBest",),
     "holdfast.policies.deadline": ("BeforeDeadline",),
     "holdfast.policies.event": ("AtEnd", "AtStart", "OnError", "OnSignal"),
     "holdfast.policies.interval": ("At", "AtMostEvery", "Every"),
-    "holdfast.policies.keep": ("KeepAll", "KeepPolicy", "KeepWhen"),
+    "holdfast.policies.keep": ("KeepAll", "KeepPolicy", "KeepWhen", "Kept"),
     "holdfast.policies.keep_marks": ("KeepBest", "KeepEvery"),
     "holdfast.policies.keep_newest": ("KeepLast", "KeepSize", "KeepWithin"),
+    "holdfast.policies.moment": ("Costs", "Moment"),
     "holdfast.policies.overhead": ("Overhead",),
-    "holdfast.policies.save": ("SavePolicy", "When"),
+    "holdfast.policies.save": ("Choice", "SavePolicy", "When"),
     "holdfast.run": ("Run", "Saver"),
+    "holdfast.run.voice": ("Event",),
     "holdfast.types": ("Progress",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
