@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from holdfast import AtStart, Every, HoldfastWarning, KeepBest, KeepLast, OnBest, Run, checkpoints
-from holdfast.policies.moment import Moment
+from holdfast.policies.moment import Costs, Moment
+from holdfast.run.costs import SaveCost
 from tests.harness.history import History
 from tests.harness.small import small
 
@@ -63,6 +64,26 @@ def test_a_fraction_of_the_run_comes_so_often(folder: Path) -> None:
     with Run(folder, job.state, save=Every(fraction=0.25), keep=KeepLast(100)) as run:
         job.fit(run, 3, lambda batches: run.save() if batches == 7 else run.wait())
     assert [one.progress.batches for one in checkpoints(folder)] == [3, 6, 8, 9, 12]
+
+
+def test_the_default_saves_twenty_times_over_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where saves cost next to nothing: a run of which nobody says when it saves goes by its length, not by minutes."""
+    monkeypatch.setattr(SaveCost, "seen", lambda cost, batch: Costs())
+    job = small(batches=20)
+    with Run(folder, job.state, keep=KeepLast(100)) as run:
+        job.fit(run, 2, lambda _: run.wait())
+    assert [one.progress.batches for one in checkpoints(folder)] == list(range(2, 41, 2))
+
+
+def test_what_was_logged_before_a_restart_still_tells_of_the_next_checkpoint(folder: Path) -> None:
+    """An evaluation every few epochs: until the next one, its value is that of the one before."""
+    evaluate(folder, [0.5], save=Every(epochs=1))
+    job = small()
+    with Run(folder, job.state, save=Every(epochs=1), keep=KeepBest("loss") | KeepLast(1)) as run:
+        for _ in run.epochs(2):
+            for (inputs,) in run.batches(job.loader):
+                job.step(inputs)
+    assert [one.metrics["loss"] for one in checkpoints(folder)] == [0.5, 0.5]
 
 
 def test_the_start_is_saved_once(folder: Path) -> None:
