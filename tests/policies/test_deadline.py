@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from holdfast import BeforeDeadline
 from holdfast.errors import UsageError
@@ -24,8 +25,8 @@ POLICY = BeforeDeadline(slurm=True)
 
 def at(now: float, policy: BeforeDeadline = POLICY, **more: Any) -> Moment:
     """A boundary, so many seconds after the epoch that begins with the deadline of ``policy``."""
-    given = {"deadlines": {policy.key: END}, "now": END + now, **more}
-    return Moment(previous=Progress(), progress=Progress(), **given)
+    given = {"deadlines": {policy.key: END}, "now": END + now, "progress": Progress(), **more}
+    return Moment(previous=Progress(), **given)
 
 
 def fired(policy: BeforeDeadline, times: list[float], memory: dict[str, Any], **more: Any) -> list[float]:
@@ -71,6 +72,37 @@ def test_how_early_is_told_by_what_a_save_and_a_batch_take():
     """One and a half saves, as long for one that may just have begun to be written, two batches and the margin."""
     costs = Costs(blocking=2, slowdown=50, persist=38, batch=7)
     assert BeforeDeadline(slurm=True, margin=10).lead(at(0, costs=costs)) == 1.5 * (40 + 38) + 2 * 7 + 10
+
+
+@given(
+    blocking=st.floats(0, 60), persist=st.floats(60, 600), batch=st.floats(0.01, 120), margin=st.floats(0, 300),
+    late=st.floats(0, 1),
+)  # fmt: skip
+def test_the_save_is_durable_in_time_behind_one_that_has_just_begun(blocking, persist, batch, margin, late):
+    """Nothing was due at the boundary before, so another save was taken there, and that one is waited for."""
+    policy = BeforeDeadline(slurm=True, margin=margin)
+    costs = Costs(blocking=blocking, persist=persist, batch=batch)
+    began = -policy.lead(at(0, costs=costs)) - late * batch - 1e-3
+    assert policy.due(at(began, policy, costs=costs)) is None
+    boundary, written = began + blocking + batch, began + blocking + persist
+    if policy.due(at(boundary, policy, costs=replace(costs, writing=True))) is not None:
+        assert max(boundary, written) + blocking + persist <= -margin
+
+
+def test_the_save_that_is_still_being_written_is_part_of_what_is_said():
+    """It has to be waited for, so less time is left than there seems to be."""
+    costs = Costs(blocking=5, persist=35, writing=True)
+    assert POLICY.remark(at(-60, costs=costs)) == (
+        "60 s are left until the deadline, and a save takes about 75 s: it may come too late"
+    )
+    assert POLICY.remark(at(-76, costs=costs)) is None
+
+
+def test_a_save_that_failed_is_tried_again_but_not_at_every_batch():
+    """As long as there is time: a storage that refuses now may take it ten seconds later."""
+    due = [POLICY.due(at(now, failed=True, progress=Progress(elapsed=since))) is not None
+           for now, since in ((-20, 0.0), (-20, 9.9), (-20, 10.0), (1, 20.0))]  # fmt: skip
+    assert due == [False, False, True, False]
 
 
 def test_the_reason_says_how_much_time_is_left():

@@ -78,6 +78,14 @@ def test_a_fraction_of_an_unknown_length_is_never_due():
     assert Every(fraction=0.5).due(between(Progress(), Progress(step=9))) is None
 
 
+def test_what_was_done_before_the_length_was_known_counts():
+    """A save from before says no share: all of the run so far is looked at."""
+    late = between(Progress(), Progress(step=9), previous_share=None, saved_share=None, share=0.3)
+    assert Every(fraction=0.25).due(late) is not None
+    assert (Every(fraction=0.25) & AtMostEvery(steps=5)).due(late) is not None
+    assert Every(fraction=0.5).due(late) is None
+
+
 def test_both_of_two_intervals_have_to_come_round():
     """`&` looks at all since the newest save: no boundary has to be a multiple of both."""
     both = Every(steps=100) & Every(minutes=5)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast import AtEnd, AtStart, Every, OnError, OnSignal
+from holdfast import AtEnd, AtMostEvery, AtStart, BeforeDeadline, Every, OnError, OnSignal
 from holdfast.errors import UsageError
-from holdfast.policies.moment import Moment
+from holdfast.policies.moment import Costs, Moment
 from holdfast.policies.save import AnyOf, parts
 from holdfast.types import Progress
 
@@ -45,6 +45,22 @@ def test_or_is_flat_and_names_every_reason():
         == "every 2 steps, every 3 batches"
     )
     assert parts(policy) == (Every(steps=2), Every(batches=3), AtEnd())
+
+
+END_AT = 1_795_680_000.0
+END = BeforeDeadline(at=END_AT, stop=True)
+
+
+@pytest.mark.parametrize("policy", [END, END | Every(steps=2), Every(steps=2) | END, END & AtMostEvery(steps=1)])
+def test_a_combination_is_as_urgent_as_what_of_it_is_due(policy):
+    """That it cannot wait, that it ends the run and what it has to say is not lost in `|` and `&`."""
+    costs = Costs(blocking=5, persist=35)
+    for now, pressing in ((END_AT - 20, True), (END_AT - 1000, False)):
+        moment = Moment(
+            previous=Progress(step=1), progress=Progress(step=2), now=now, deadlines={END.key: END_AT}, costs=costs
+        )
+        found = (policy.insists(moment), policy.urgent(moment), policy.ends(moment), policy.remark(moment) is not None)
+        assert found == (pressing,) * 4
 
 
 @pytest.mark.parametrize("other", ["every 2 steps", 3, None, Every])
