@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +12,19 @@ from typing import Any
 
 import pytest
 
-from holdfast import BeforeDeadline, Every, HoldfastWarning, OnSignal, Run, checkpoints
+from holdfast import (
+    AtMostEvery,
+    BeforeDeadline,
+    Every,
+    HoldfastWarning,
+    OnSignal,
+    Run,
+    SavePolicy,
+    Saver,
+    UsageError,
+    checkpoints,
+)
+from holdfast.policies.moment import Moment
 from holdfast.run.saves import Saves
 from tests.harness.history import History
 from tests.harness.small import Small, small
@@ -182,3 +195,81 @@ def test_a_restart_before_the_same_deadline_does_not_stop_at_once(folder: Path) 
     with Run(folder, job.state, save=save) as run:
         job.fit(run, 2)
     assert checkpoints(folder)[-1].progress.batches == 8
+
+
+class AtTheLastBatch(SavePolicy):
+    """As a deadline that is near at the last batch of an epoch of four."""
+
+    def due(self, moment: Moment) -> str | None:
+        return "near" if moment.event == "boundary" and moment.progress.batches == 4 else None
+
+    def insists(self, moment: Moment) -> bool:
+        return self.due(moment) is not None
+
+    urgent = insists
+
+
+@pytest.mark.parametrize("save", [AtTheLastBatch(), AtTheLastBatch() & AtMostEvery(batches=1)])
+def test_the_end_comes_during_the_evaluation_behind_the_last_batch(folder: Path, save: SavePolicy) -> None:
+    """What is urgent is saved at that batch; other saves wait for the end of the epoch."""
+    job, found = small(), list[list[tuple[int, int]]]()
+    with Run(folder, job.state, save=save) as run:
+        for _ in run.epochs(2):
+            for (inputs,) in run.batches(job.loader):
+                job.step(inputs)
+            run.wait()
+            found.append([(one.progress.epoch, one.progress.batch) for one in checkpoints(folder)])
+    assert found == [[(0, 4)], [(0, 4)]]
+
+
+def test_the_storage_refuses_before_the_deadline(folder: Path, writer_fault: Any) -> None:
+    """The failure is said, the process ends all the same, and what is told of its end is true."""
+    writer_fault(action="error", function="rename", errno=28)
+    with pytest.warns(HoldfastWarning, match="n0001 failed"), pytest.warns(match="ends without a checkpoint"):
+        assert stopped(folder, BeforeDeadline(at=time.time() + 1000, margin=2000, stop=True)) == 143
+    assert checkpoints(folder) == []
+    (line,) = History(folder).events("stopped")
+    assert line["saved"] is False
+    assert "stopped by the deadline: the save failed" in line["message"]
+
+
+def test_a_folder_failed_before_the_signal(folder: Path, tmp_path: Path) -> None:
+    """An export that could not be written long ago says nothing of what is saved now."""
+    savers = [Saver(save=OnSignal()), Saver(tmp_path / "models", save=AtTheLastBatch(), items=["model"])]
+    job = small()
+
+    def each(batches: int) -> None:
+        if batches == 0:
+            shutil.rmtree(tmp_path / "models")
+        if batches == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with (
+        pytest.warns(HoldfastWarning, match="is gone"),
+        pytest.raises(SystemExit),
+        Run(folder, job.state, savers=savers) as run,
+    ):
+        job.fit(run, 2, each)
+    assert [one.progress.batches for one in checkpoints(folder)] == [7]
+    assert History(folder).events("stopped")[0]["saved"] is True
+
+
+def _notices() -> list[Saver]:
+    return [Saver(save=BeforeDeadline(notice=lambda: None)), Saver("models", save=BeforeDeadline(notice=lambda: None))]
+
+
+@pytest.mark.parametrize(
+    ("savers", "said"),
+    [
+        ([Saver(save=OnSignal(exit_code=75)), Saver("models", save=OnSignal(exit_code=3))], "savers ask for 3, 75"),
+        (_notices(), "not for the same"),
+    ],
+)
+def test_savers_that_contradict_each_other_are_refused(
+    tmp_path: Path, savers: list[Saver], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process ends with one code, and a name has one notice: nothing is made on disk."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=said):
+        Run("run", small().state, savers=savers)
+    assert list(tmp_path.iterdir()) == []
