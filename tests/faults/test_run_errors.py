@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import AtEnd, Every, HoldfastWarning, OnError, Run, checkpoints
+from holdfast import AtEnd, AtMostEvery, Every, HoldfastWarning, OnError, Run, checkpoints
 from tests.harness.history import History, assert_nothing_lost
 from tests.harness.small import Small, small, train, untouched
 from tests.harness.trainers import start
@@ -163,6 +163,19 @@ def test_a_failure_that_repeats_with_nothing_to_fall_back_to_costs_nothing(folde
     run, job = finish(folder)
     assert run.resumed_from == on_error.name
     assert all(map(torch.equal, job.weights, untouched().weights))
+
+
+def test_an_error_is_told_from_other_reasons_whatever_the_policy_calls_it(folder: Path) -> None:
+    """Joined to a limit, its reason is longer: all the same, it pushes out nothing and is gone back past."""
+    policy = Every(batches=2) | OnError() & AtMostEvery(batches=1)
+    run_failing(folder, at=3, save=policy)
+    on_error = checkpoints(folder)[-1]
+    assert "on error" in on_error.manifest.reason
+    assert on_error.manifest.on_error
+    assert run_failing(folder, at=3, save=policy).resumed_from == on_error.name
+    with pytest.warns(HoldfastWarning, match=f"{on_error.name} was saved on an error that came again"):
+        run, _ = finish(folder)
+    assert run.resumed_from == "step-00000002.a0001.n0001"
 
 
 def test_another_error_at_the_same_batch_is_not_the_same_failure(folder: Path) -> None:

@@ -91,6 +91,16 @@ def test_a_metric_in_a_name_that_is_never_logged_is_warned_of(folder: Path) -> N
     assert checkpoints(folder)[0].name.startswith("x-no-val_loss.")
 
 
+def test_a_tensor_that_is_not_there_cannot_be_left_out(folder: Path, tmp_path: Path) -> None:
+    """It is said by the first save, once, with the nearest name; a pattern that matches says nothing."""
+    part = Saver(tmp_path / "part", save=Every(batches=4), exclude=["model/0.wieght", "model/*.bias"])
+    with pytest.warns(HoldfastWarning) as said:
+        fit(folder, savers=[Saver(), part])
+    (warning,) = said
+    assert "exclude='model/0.wieght': no tensor of model matches" in str(warning.message)
+    assert "Did you mean '0.weight'?" in str(warning.message)
+
+
 @pytest.mark.parametrize("options", [{"save": OnBest("val_loss")}, {"keep": KeepBest("val_loss") | KeepLast(1)}])
 def test_a_metric_that_is_never_logged_is_warned_of_at_the_end(folder: Path, options: Any) -> None:
     """By the policy's name, with what was logged instead."""
