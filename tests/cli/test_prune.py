@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from holdfast import Every, KeepLast, Run, checkpoints
+from holdfast import Every, HoldfastWarning, KeepLast, Run, Saver, checkpoints
 from tests.harness.small import small, train
 
 
@@ -99,6 +99,30 @@ def test_a_live_run_saves_when_it_is_asked(holdfast, tmp_path):
     first = checkpoints(folder)[0]
     assert answer["done"].json == {"asked": True, "checkpoint": first.name}
     assert first.reason == ("on request",)
+
+
+def test_a_live_run_that_saves_elsewhere_is_asked_in_its_own_folder(holdfast, tmp_path):
+    """No checkpoint comes there: the run's journal tells which came in the folder of its saver."""
+    model, folder = torch.nn.Linear(2, 1), tmp_path / "run"
+    over, answer = threading.Event(), {}
+
+    def ask():
+        answer["done"] = holdfast("save-now", folder, "--wait", "30", "--json")
+        over.set()
+
+    with pytest.warns(HoldfastWarning, match="the savers save in"):
+        run = Run(folder, {"model": model}, savers=[Saver(tmp_path / "other", save=Every(batches=10**9))])
+    thread = threading.Thread(target=ask)
+    with run:
+        for index, _ in run.batches(endless(), enumerate=True):
+            if index == 3:
+                thread.start()
+            if over.wait(0.02):
+                break
+    thread.join()
+    first = checkpoints(tmp_path / "other")[0]
+    assert answer["done"].json == {"asked": True, "checkpoint": first.name}
+    assert checkpoints(folder) == []
 
 
 def endless():
