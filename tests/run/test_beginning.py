@@ -123,6 +123,37 @@ def test_a_run_of_its_own_wins_over_where_it_began(pretrained: Path, folder: Pat
     assert len(checkpoints(folder)) == 2
 
 
+def test_what_begins_from_another_run_is_a_fresh_start(pretrained: Path, folder: Path) -> None:
+    """A loop by hand begins at its first batch, whether all of the state comes from there or an item of it."""
+    for number, start_from in enumerate((pretrained, {"model": pretrained})):
+        job = small()
+        with Run(folder / str(number), job.state, start_from=start_from) as run:
+            assert run.resumed_from is None
+            assert run.resume() is None
+            assert same(job.weights, weights_in(pretrained))
+
+
+def test_a_run_goes_back_once(folder: Path, capfd: Any) -> None:
+    """The same script, killed and started again, goes on from there; to go back elsewhere is another wish."""
+    train(str(folder), keep=KeepAll())
+    first, second = (one.name for one in checkpoints(folder)[:2])
+
+    def again(start_from: str) -> str | None:
+        job = small()
+        run = Run(folder, job.state, save=Every(batches=1), keep=KeepAll(), start_from=start_from)
+        for (inputs,) in run.batches(job.loader):
+            job.step(inputs)
+            break
+        run.close()
+        return run.resumed_from
+
+    assert again(first) == first
+    ahead = checkpoints(folder)[-1].name
+    assert again(first) == ahead
+    assert f"start_from='{first}': the run went back to it in attempt 2" in capfd.readouterr().err
+    assert (again(second), again(first)) == (second, first)
+
+
 def test_where_it_came_from_is_in_every_checkpoint(pretrained: Path, folder: Path) -> None:
     """Run, checkpoint, digest and items, also after a restart."""
     begun(folder, {"model": pretrained}, small())
