@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import UsageError
-from holdfast.format.names import CheckpointName, is_label, unhashed
+from holdfast.format.names import HASH, CheckpointName, is_label, unhashed
 from holdfast.run.name_template import NameTemplate, Naming
 from holdfast.types import Progress
 
@@ -68,6 +68,15 @@ def test_whatever_a_metric_is_called_the_name_is_one(text: str, name: str, value
         return
     for metrics in ({}, {name: value}):
         assert is_label(unhashed(template.label(naming(**metrics))))
+
+
+@pytest.mark.parametrize("digits", [66, 67])
+def test_a_hash_has_room_in_the_longest_name(digits: int) -> None:
+    """What stands for it is as long as it is; a name that would be too long goes without."""
+    label = NameTemplate("e" * 70 + f"-{{hash}}-{{loss:.{digits - 2}f}}").label(naming(loss=0.5))
+    assert is_label(label.replace(HASH, "0" * 12))
+    assert len(unhashed(label)) == len(label.replace(HASH, "0" * 12))
+    assert (HASH in label) == (digits <= 66)
 
 
 @pytest.mark.parametrize(

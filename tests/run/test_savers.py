@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 import torch
 
 from holdfast import (
+    At,
     AtEnd,
+    CorruptError,
     Every,
     HoldfastWarning,
     KeepAll,
+    KeepBest,
     KeepLast,
+    KeepSize,
     MisfitError,
     OnBest,
     OnSignal,
@@ -172,6 +177,112 @@ def test_a_folder_of_another_run_is_refused(folder: Path, other: Path) -> None:
     fit(folder, [Saver()])
     with pytest.raises(OwnershipError, match=r"copy .*holdfast\.json"):
         Run(folder, small().state, savers=[Saver(), Saver(other)])
+
+
+def test_another_folder_of_a_run_is_no_run(folder: Path, other: Path, tmp_path: Path) -> None:
+    """Attempts counted in two places would give two checkpoints one number; another run may begin from it."""
+    fit(folder, [Saver(), Saver(other)])
+    before = batches(other)
+    with pytest.raises(OwnershipError, match=rf"is a folder that the run in {folder} saves into.*start_from="):
+        Run(other, small().state)
+    assert (batches(other), list(other.glob("attempts/*"))) == (before, [])
+    with Run(tmp_path / "new", small().state, start_from=other) as run:
+        assert run.resumed_from is None
+
+
+def test_of_a_run_and_its_copy_only_one_goes_on_at_a_time(folder: Path, other: Path, tmp_path: Path) -> None:
+    """Both save into the same other folder: it goes with the one that is started, unless the other one is running."""
+    savers, copied = [Saver(), Saver(other)], tmp_path / "copy"
+    fit(folder, savers, epochs=1)
+    shutil.copytree(folder, copied)
+    with Run(folder, small().state, savers=savers), pytest.raises(OwnershipError, match=f"is running in {folder}"):
+        Run(copied, small().state, savers=savers)
+    with Run(copied, small().state, savers=savers) as run:
+        assert run.resumed_from is not None
+        with pytest.raises(OwnershipError, match=f"is running in {copied}"):
+            Run(folder, small().state, savers=savers)
+    fit(folder, savers, epochs=2)
+    assert batches(other) == [4, 8]
+
+
+def test_what_is_broken_among_parts_does_not_hold_up_a_run(folder: Path, other: Path) -> None:
+    """None of it could be resumed from: the run begins, and says what it has found."""
+    (other / "step-00000003.a0001.n0001").mkdir(parents=True)
+    with pytest.warns(HoldfastWarning, match="It is skipped"):
+        run = Run(folder, small().state, savers=[Saver(), Saver(other, items=["model"])])
+    run.close()
+    with pytest.warns(HoldfastWarning), pytest.raises(CorruptError, match=r"none of the run's 1 checkpoints"):
+        Run(folder, small().state, savers=[Saver(), Saver(other)])
+
+
+def test_savers_may_change_places(folder: Path) -> None:
+    """Each is known by what it says: its memory and its checkpoints stay its own, in whatever order they are given."""
+    often = {"save": Every(batches=2), "keep": KeepLast(1)}
+    best = {"save": OnBest("loss"), "keep": KeepBest("loss"), "items": ["model"]}
+    for losses, order in (([3.0, 1.0], [often, best]), ([3.0, 1.0, 2.0], [best, often])):
+        job = small()
+        with Run(folder, job.state, savers=[Saver(**one) for one in order]) as run:
+            for epoch in run.epochs(len(losses)):
+                for (inputs,) in run.batches(job.loader):
+                    job.step(inputs)
+                    run.wait()
+                run.log(loss=losses[epoch])
+    first, second = checkpoints(folder)
+    assert (first.metrics["loss"], "best loss (1)" in first.reason) == (1.0, True)
+    assert (second.metrics["loss"], second.reason) == (2.0, ("every 2 batches", "at end"))
+
+
+def test_what_is_left_out_takes_no_room(folder: Path, other: Path) -> None:
+    """`KeepSize` counts a checkpoint that is coming as large as it will be, not as large as the state."""
+    part = Saver(other, save=Every(batches=2), exclude=["optimizer", "model/0.weight"], keep=KeepSize("300 KB"))
+    fit(folder, [Saver(), part], job=small(width=20_000))
+    sizes = [one.size for one in checkpoints(other)]
+    assert len(sizes) == 3
+    assert 240_000 < sum(sizes) < 300_000
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_hash_that_is_not_known_yet_is_never_shown_as_a_field(folder: Path, fails: bool, writer_fault: Any) -> None:
+    """What is told of a save before its end, or of one that fails, has a word in its place; a longest name has room."""
+    if fails:
+        writer_fault(action="error", function="rename", errno=28)
+    name = "e" * 70 + "-{hash}-{batches:066d}"
+    job, said = small(), list[str]()
+    run = Run(folder, job.state, savers=[Saver(save=Every(batches=4), name=name)])
+    run.on_event = lambda event: said.append(f"{event.kind} {event.message} {event.data}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HoldfastWarning)
+        with run:
+            job.fit(run, 2)
+    journal = (folder / "journal" / "0001.jsonl").read_text()
+    assert "{hash}" not in "".join([*said, journal])
+    assert any(text.startswith("snapshot") and "hash-pending" in text for text in said)
+    assert any(text.startswith("save_failed") and "hash-pending" in text for text in said) == fails
+    assert len(checkpoints(folder)) == 2 - fails
+    assert all("hash" not in one.name for one in checkpoints(folder))
+
+
+def test_an_old_failure_is_not_that_of_a_later_save(folder: Path, other: Path) -> None:
+    """Whoever waits hears of the last snapshot; who ends the run hears of what any folder lacks."""
+    job = small()
+    savers = [Saver(save=Every(batches=2)), Saver(other, save=At(batches=[2]), items=["model"])]
+    run = Run(folder, job.state, savers=savers)
+    shutil.rmtree(other)
+    failed = list[bool]()
+
+    def each(batches: int) -> None:
+        try:
+            run.wait()
+        except SaveError:
+            failed.append(batches < 4)
+
+    with pytest.warns(HoldfastWarning, match="is gone"):
+        job.fit(run, 2, each)
+    assert failed
+    assert all(failed)
+    run.wait()
+    with pytest.raises(SaveError, match="is gone"):
+        run.close()
 
 
 def test_a_folder_that_fails_costs_the_others_nothing(folder: Path, other: Path) -> None:
