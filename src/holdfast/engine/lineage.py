@@ -15,15 +15,20 @@ from holdfast.types import Json
 
 
 def find_abandoned(entries: Iterable[Entry], attempts: Iterable[AttemptRecord]) -> frozenset[str]:
-    """Names of checkpoints that a deliberate rollback left behind, also if it committed nothing itself."""
+    """Names of checkpoints that a deliberate rollback left behind, also if it committed nothing itself.
+
+    One to a checkpoint that had been left behind itself goes back to the line that this one is of.
+    """
     orders = {one.name: one.order for one in entries}
-    gone: set[str] = set()
+    gone, known = frozenset[str](), dict[int, frozenset[str]]()
     for record in attempts:
         # The one gone back to need not be here: it may lie in another folder of the run, or be deleted since.
         back = CheckpointName.parse(record.resumed_from or "") if record.rollback else None
         if back is not None:
-            gone |= {name for name, order in orders.items() if back.order < order and order[0] < record.attempt}
-    return frozenset(gone)
+            later = (name for name, order in orders.items() if back.order < order and order[0] < record.attempt)
+            gone = known.get(back.attempt, frozenset()).union(later)
+        known[record.attempt] = gone
+    return gone
 
 
 def find_foreign(storage: Storage, entries: Iterable[Entry]) -> frozenset[str]:
