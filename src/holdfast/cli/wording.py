@@ -54,9 +54,11 @@ def number(value: object) -> str:
 def duration(seconds: float) -> str:
     """A time span, in its two largest units.
 
-    >>> duration(4.21), duration(185), duration(8040), duration(200_000)
-    ('4.2 s', '3 min 5 s', '2 h 14 min', '2 d 7 h')
+    >>> duration(0.00395), duration(4.21), duration(185), duration(8040), duration(200_000)
+    ('4 ms', '4.2 s', '3 min 5 s', '2 h 14 min', '2 d 7 h')
     """
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.2g} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = int(seconds)
