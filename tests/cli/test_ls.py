@@ -73,6 +73,24 @@ def test_what_a_rollback_left_behind_is_marked(holdfast, run_folder):
     assert [one["abandoned"] for one in found] == [False, True, True, True]
 
 
+def test_what_another_run_wrote_is_marked_as_that(holdfast, run_folder, newest):
+    """It is not called abandoned: no rollback has left it."""
+    damage.rewrite(newest, run="another")
+    done, found = holdfast("ls", run_folder), holdfast("ls", run_folder, "--json").json
+    assert f"≠ {NAMES[3]}" in done.out
+    assert "written by another run" in done.out
+    assert [(one["foreign"], one["abandoned"]) for one in found] == [(False, False)] * 3 + [(True, False)]
+
+
+def test_pinned_ones_are_marked(holdfast, run_folder):
+    """By a word in their line, where there are any, and for programs."""
+    assert "stays" not in holdfast("ls", run_folder).out
+    holdfast("pin", run_folder, NAMES[1])
+    done, found = holdfast("ls", run_folder), holdfast("ls", run_folder, "--json").json
+    assert [NAMES.index(line.split()[0]) for line in done.out.splitlines()[3:] if "pinned" in line] == [1]
+    assert [one["pinned"] for one in found] == [False, True, False, False]
+
+
 def test_an_error_that_came_again_is_passed_over(holdfast, tmp_path):
     """A checkpoint saved on an error that came again after a resume from it is not where the next one continues."""
     for _ in range(2):

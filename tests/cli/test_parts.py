@@ -15,6 +15,7 @@ from holdfast import (  # noqa: E402  torch may be missing
     follow,
     latest,
 )
+from tests import damage  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,15 @@ def test_what_holds_only_parts_is_listed_with_what_it_holds(holdfast, mixed):
     assert [one["whole"] for one in found] == [len(one.items) == 2 for one in checkpoints(mixed)]
 
 
+def test_what_holds_only_parts_says_that_no_run_can_resume_from_it(holdfast, mixed):
+    """By a sign in the list that is explained below it, and in words where it is shown by itself."""
+    alone, done = checkpoints(mixed)[-1].name, holdfast("ls", mixed)
+    words = "holds only parts of the state: to load from, not to resume from"
+    assert f"◐ {alone}" in done.out
+    assert f"◐ {words}" in done.out
+    assert holdfast("show", mixed, alone).words.startswith(f"{alone} ◐ {words}")
+
+
 def test_prune_leaves_what_a_resume_needs(holdfast, mixed):
     """However many newer ones there are that hold only parts."""
     whole = [one.name for one in checkpoints(mixed) if len(one.items) == 2]
@@ -67,11 +77,23 @@ def test_an_interval_that_was_chosen_is_shown_with_why(holdfast, tmp_path):
             for _ in run.batches([torch.ones(1, 2)] * 40):
                 run.wait()
     words = holdfast("show", tmp_path / "run").words
-    assert "intervals Overhead(fraction=0.5) every" in words
+    assert "intervals every" in words
+    assert "chosen by Overhead(fraction=0.5)" in words
     assert "which has to be at most 0.5 of the time" in words or "to write a save" in words
     (interval,) = holdfast("show", tmp_path / "run", "--json").json["intervals"]
     assert interval["seconds"] > 0
     assert interval["because"]
+
+
+def test_a_long_interval_reads_like_a_time_and_its_reason_has_the_whole_width(holdfast, run_folder, newest):
+    """Not like a number of seconds, and not in half a column."""
+    because = "a save stops training for 2 s, which has to be at most 0.01 of the time"
+    policy = "(Every(fraction=0.05) | Every(minutes=10)) & Overhead(fraction=0.01) | AtEnd()"
+    damage.rewrite(newest, intervals=[{"policy": policy, "seconds": 200.0, "because": because}])
+    lines = holdfast("show", run_folder, columns=80).out.splitlines()
+    place = lines.index("intervals")
+    assert " ".join(lines[place + 1 : place + 3]) == f"every 3 min 20 s: {because}"
+    assert " ".join(lines[place + 3 : place + 5]) == f"chosen by {policy}"
 
 
 def test_another_folder_of_a_run_knows_the_runs_attempts(holdfast, tmp_path):

@@ -42,6 +42,14 @@ def test_shows_the_checkpoint_that_is_named(holdfast, run_folder):
     assert by_name.partition("progress")[2] == by_path.partition("progress")[2]
 
 
+def test_a_pin_is_shown(holdfast, run_folder):
+    """In words and as JSON, of the checkpoint that bears it."""
+    holdfast("pin", run_folder, OLDEST)
+    assert "pinned stays whatever the keep policy says" in holdfast("show", run_folder, OLDEST).words
+    assert "pinned" not in holdfast("show", run_folder).words
+    assert holdfast("show", run_folder / OLDEST, "--json").json["pinned"] is True
+
+
 def test_a_copied_and_renamed_checkpoint_can_be_shown(holdfast, newest, tmp_path):
     """A checkpoint is complete by itself, wherever it is and whatever it is called."""
     copy = shutil.copytree(newest, tmp_path / "elsewhere" / "best")

@@ -11,17 +11,19 @@ from rich.text import Text
 
 from holdfast.cli import records, wording
 from holdfast.cli.output import message_of
-from holdfast.cli.survey import Survey
+from holdfast.cli.survey import Elsewhere, Survey
 from holdfast.cli.tables import Column, column, fitting, marked, table, text
 from holdfast.engine.catalog import Broken, Entry
 
-RESUME, ABANDONED, FUTILE, BROKEN = "→", "⊘", "↺", "✗"
+RESUME, ABANDONED, FOREIGN, FUTILE, PARTIAL, BROKEN = "→", "⊘", "≠", "↺", "◐", "✗"
 LEGEND = {
     RESUME: "a resume continues here",
     ABANDONED: "left behind by a rollback",
+    FOREIGN: "written by another run",
     FUTILE: "its error came again after a resume",
+    PARTIAL: "holds only parts of the state: to load from, not to resume from",
 }
-STYLES = {RESUME: "bold green", ABANDONED: "dim", FUTILE: "yellow", BROKEN: "bold red"}
+STYLES = {RESUME: "bold green", ABANDONED: "dim", FOREIGN: "dim", FUTILE: "yellow", BROKEN: "bold red"}
 _NAMED = 4
 """Columns without room that are called by their names."""
 
@@ -33,22 +35,32 @@ def page(found: Survey, width: int) -> Iterator[RenderableType]:
         shown, left_out = fitting(_columns(found, datetime.now(UTC)), width)
         yield ""
         yield table(shown, width)
-        legend = _legend(found)
-        yield from ("", legend) if legend else ()
+        yield from _legend(found)
         if left_out:
             yield Text(f"No room for {_some(left_out)}: widen the terminal, or use --json.", style="dim")
+    if found.elsewhere is not None:
+        yield ""
+        yield Text.assemble((RESUME, STYLES[RESUME]), text(f" a resume {elsewhere(found.elsewhere)}"), overflow="fold")
     for broken in found.broken:
         yield ""
         yield broken_lines(broken)
 
 
 def mark_of(entry: Entry, found: Survey) -> str:
-    """The sign in front of a checkpoint's name."""
-    if entry.name == found.resume:
-        return RESUME
-    if entry.name in found.abandoned:
-        return ABANDONED
-    return FUTILE if entry.name in found.futile else ""
+    """The sign in front of a checkpoint's name: the first that fits."""
+    signs = {
+        RESUME: entry.name == found.resume,
+        ABANDONED: entry.name in found.abandoned,
+        FOREIGN: entry.name in found.foreign,
+        FUTILE: entry.name in found.futile,
+        PARTIAL: not entry.whole,
+    }
+    return next((sign for sign, fits in signs.items() if fits), "")
+
+
+def elsewhere(place: Elsewhere) -> str:
+    """Where a resume continues, in another folder of the run."""
+    return f"continues from {place.name} in {_shown(place.folder)}"
 
 
 def broken_lines(broken: Broken) -> RenderableType:
@@ -84,6 +96,7 @@ def _columns(found: Survey, now: datetime) -> list[Column]:
         column("step", [f"{one.step:,}" for one in progress], right=True, rank=6),
         column("saved", [wording.age(one.manifest.created, now) for one in entries]),
         column("why", [", ".join(one.manifest.reason) for one in entries], rank=5),
+        *_pinned_column(found),
         *_contents_columns(entries),
         column("size", [wording.size(one.size) for one in entries], right=True, rank=2),
         *_metric_columns(entries),
@@ -93,6 +106,12 @@ def _columns(found: Survey, now: datetime) -> list[Column]:
 def _named(entry: Entry, found: Survey) -> Text:
     mark = mark_of(entry, found)
     return text(f"{mark or ' '} {entry.name}", STYLES.get(mark, ""))
+
+
+def _pinned_column(found: Survey) -> Iterator[Column]:
+    cells = ["pinned" if one.name in found.pinned else "" for one in found.entries]
+    if any(cells):
+        yield column("stays", cells, rank=1)
 
 
 def _contents_columns(entries: Sequence[Entry]) -> Iterator[Column]:
@@ -110,12 +129,17 @@ def _metric_columns(entries: Sequence[Entry]) -> Iterator[Column]:
         yield column(name, cells, right=True, rank=4 if index == 0 else 9 + index)
 
 
-def _legend(found: Survey) -> Text:
+def _legend(found: Survey) -> Iterator[RenderableType]:
+    """What the signs mean that are used, one below the other."""
     used = {mark_of(one, found) for one in found.entries}
-    parts = [
-        Text.assemble((mark, STYLES[mark]), (f" {words}", "dim")) for mark, words in LEGEND.items() if mark in used
+    lines = [
+        Text.assemble((mark, STYLES.get(mark, "")), (f" {words}", "dim"))
+        for mark, words in LEGEND.items()
+        if mark in used
     ]
-    return Text("   ").join(parts)
+    if lines:
+        yield ""
+        yield from lines
 
 
 def _some(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from holdfast.format.values import decode
 from holdfast.types import ItemRecord, Json
 
 SUMMARY = (
-    "name", "path", "status", "resume", "abandoned", "run", "attempt", "ordinal",
+    "name", "path", "status", "resume", "abandoned", "foreign", "pinned", "run", "attempt", "ordinal",
     "progress", "created", "reason", "size", "whole", "metrics", "error",
 )  # fmt: skip
 """The keys of a checkpoint in `holdfast ls --json`."""
@@ -66,6 +67,8 @@ def summary(entry: Entry, survey: Survey) -> dict[str, Json]:
         "status": "ok",
         "resume": entry.name == survey.resume,
         "abandoned": entry.name in survey.abandoned,
+        "foreign": entry.name in survey.foreign,
+        "pinned": entry.name in survey.pinned,
         "run": manifest.run,
         "attempt": manifest.attempt,
         "ordinal": manifest.ordinal,
@@ -87,6 +90,8 @@ def _broken(broken: Broken, survey: Survey) -> dict[str, Json]:
         "status": "broken",
         "resume": False,
         "abandoned": False,
+        "foreign": False,
+        "pinned": broken.name in survey.pinned,
         "error": describe(broken.error),
     }
     return dict.fromkeys(SUMMARY) | known
@@ -96,6 +101,7 @@ def details(entry: Entry, survey: Survey, with_tensors: bool) -> dict[str, Json]
     """All that the manifest says; configuration and learning rates are tagged JSON (``docs/format.md``)."""
     manifest = entry.manifest
     return summary(entry, survey) | {
+        "resume_elsewhere": asdict(survey.elsewhere) if survey.elsewhere is not None else None,
         "digest": manifest.digest,
         "format": manifest.format,
         "requires": list(manifest.requires),

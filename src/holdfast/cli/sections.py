@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from holdfast.cli import records, wording
-from holdfast.cli.listing import LEGEND, STYLES, mark_of
+from holdfast.cli.listing import LEGEND, STYLES, elsewhere, mark_of
 from holdfast.cli.survey import Survey
 from holdfast.cli.tables import Column, column, fitting, pairs, table, text
 from holdfast.engine.catalog import Entry, shard_files
@@ -24,9 +24,9 @@ def sections(entry: Entry, found: Survey, width: int, with_tensors: bool) -> Ite
     manifest = entry.manifest
     yield _heading(entry, found)
     yield ""
-    yield pairs(_facts(entry))
+    yield pairs(_facts(entry, found))
     yield from _listed("metrics", [(name, wording.number(value)) for name, value in records.metrics(entry).items()])
-    yield from _listed("intervals", _intervals(entry))
+    yield from _intervals(entry)
     yield from _listed("config", _flat(records.plain(manifest.config)))
     yield from _listed("learning rates", [(name, _rates(value)) for name, value in manifest.learning_rates.items()])
     yield from _tabled("items", _items(manifest.items), width)
@@ -44,7 +44,7 @@ def _heading(entry: Entry, found: Survey) -> Text:
     return Text.assemble(text(entry.name, "bold"), (note, STYLES.get(mark, "")))
 
 
-def _facts(entry: Entry) -> Iterator[tuple[str, object]]:
+def _facts(entry: Entry, found: Survey) -> Iterator[tuple[str, object]]:
     manifest, progress = entry.manifest, entry.manifest.progress
     age = wording.age(manifest.created, datetime.now(UTC))
     yield "saved", f"{wording.clock(manifest.created)} ({age}), {', '.join(manifest.reason) or 'no reason given'}"
@@ -52,6 +52,10 @@ def _facts(entry: Entry) -> Iterator[tuple[str, object]]:
     counts += [f"{progress.samples:,} samples"] if progress.samples else []
     counts += [f"{progress.tokens:,} tokens"] if progress.tokens else []
     yield "progress", " · ".join((*counts, f"trained for {wording.duration(progress.elapsed)}"))
+    if entry.name in found.pinned:
+        yield "pinned", "stays whatever the keep policy says, until it is unpinned"
+    if found.elsewhere is not None:
+        yield "resume", elsewhere(found.elsewhere)
     yield "run", f"{manifest.run} · attempt {manifest.attempt}, save {manifest.ordinal}"
     yield "parent", manifest.parent.name if manifest.parent is not None else "none"
     for origin in manifest.origins:
@@ -60,9 +64,12 @@ def _facts(entry: Entry) -> Iterator[tuple[str, object]]:
     yield "manifest", f"format {manifest.format} · {manifest.digest}"
 
 
-def _intervals(entry: Entry) -> list[tuple[str, object]]:
-    chosen = entry.manifest.intervals
-    return [(one.policy, f"every {wording.number(one.seconds)} s: {one.because}") for one in chosen]
+def _intervals(entry: Entry) -> Iterator[RenderableType]:
+    """What savers had chosen by what they measured, each with its policy below, over the whole width."""
+    for index, one in enumerate(entry.manifest.intervals):
+        yield _title("intervals") if index == 0 else ""
+        yield text(f"every {wording.duration(one.seconds)}: {one.because}")
+        yield text(f"chosen by {one.policy}", "dim")
 
 
 def options(attempt: AttemptRecord, width: int) -> Iterator[RenderableType]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.engine.identity import SMALL_LIMIT, home_of, now, who
-from holdfast.errors import OwnershipError
+from holdfast.engine.identity import SMALL_LIMIT, home_of, now, read_identity, who
+from holdfast.errors import HoldfastError, OwnershipError
 from holdfast.format.manifest import Origin
 from holdfast.format.names import TRAINER_LOCK, WRITER_LOCK, CheckpointName, is_debris
 from holdfast.storage.local import LocalStorage
@@ -44,6 +44,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Every option of the run and its savers: its ``value`` in words, and the ``source`` that it came from."""
     origins: tuple[Origin, ...] = ()
     """Checkpoints of other runs that this attempt began from."""
+    folders: tuple[str, ...] = ()
+    """Other folders that it saves into, as paths from the run's own: they stay right when all are moved together."""
 
 
 class RunFolder:
@@ -119,7 +121,7 @@ class RunFolder:
         record = AttemptRecord(
             attempt=number, host=socket.gethostname(), pid=os.getpid(), started=now(),
             resumed_from=resumed_from, rollback=rollback, command=tuple(sys.argv), options=options or {},
-            origins=origins,
+            origins=origins, folders=tuple(_from_here(self.storage, one) for one in others),
         )  # fmt: skip
         self.storage.create(f"attempts/{number:04d}.json", msgspec.json.encode(record))
         return record
@@ -143,6 +145,28 @@ def read_attempts(storage: LocalStorage) -> list[AttemptRecord]:
     storage = home_of(storage)
     records = [_attempt(storage, name) for name in storage.list_files("attempts") if _ATTEMPT.fullmatch(name)]
     return sorted(records, key=lambda record: record.attempt)
+
+
+def read_folders(storage: LocalStorage, attempts: Sequence[AttemptRecord]) -> list[LocalStorage]:
+    """The folders that the newest of ``attempts`` saves into, with the run's own first, which has its ``attempts``.
+
+    Those that are gone, or belong to another run by now, are left out.
+    """
+    home = home_of(storage)
+    root, paths = os.path.realpath(home.root), attempts[-1].folders if attempts else ()
+    others = (LocalStorage(os.path.join(root, path)) for path in paths)
+    return [home, *(one for one in others if _is_of_one_run(home, one))]
+
+
+def _is_of_one_run(home: LocalStorage, other: LocalStorage) -> bool:
+    try:
+        return read_identity(home).run == read_identity(other).run
+    except (HoldfastError, ValueError):  # the latter for a path that is none
+        return False
+
+
+def _from_here(storage: LocalStorage, other: LocalStorage) -> str:
+    return os.path.relpath(os.path.realpath(other.root), os.path.realpath(storage.root))
 
 
 def _attempt(storage: LocalStorage, name: str) -> AttemptRecord:
