@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from holdfast import Every, HoldfastWarning, KeepLast, Run, Saver, checkpoints
+from tests import damage
 from tests.harness.small import small, train
 
 
@@ -26,7 +27,7 @@ def test_a_dry_run_says_what_would_go_and_why_the_rest_stays(holdfast, run_folde
     """Nothing is deleted."""
     done = holdfast("prune", run_folder, "--keep", "last 1", "--keep", "every 4 steps", "--dry-run")
     assert done.code == 0
-    assert "step-00000002.a0001.n0001 goes" in done.words
+    assert "step-00000002.a0001.n0001 goes: no phrase keeps it" in done.words
     assert "step-00000004.a0001.n0002 every 4 steps" in done.words
     assert "2 checkpoints would be deleted, 2 kept" in done.words
     assert steps(run_folder) == [2, 4, 6, 8]
@@ -36,16 +37,68 @@ def test_what_no_phrase_keeps_is_deleted(holdfast, run_folder):
     """JSON holds the reasons."""
     done = holdfast("prune", run_folder, "--keep", "every 4 steps", "--json")
     assert [(one["kept"], one["reason"]) for one in done.json] == [
-        (False, None), (True, "every 4 steps"), (False, None), (True, "every 4 steps")
+        (False, "no phrase keeps it"), (True, "every 4 steps"), (False, "no phrase keeps it"), (True, "every 4 steps")
     ]  # fmt: skip
     assert steps(run_folder) == [4, 8]
 
 
 def test_the_one_that_a_resume_needs_stays(holdfast, run_folder):
     """Whatever the phrases say: a run that cannot go on is no run."""
-    holdfast("prune", run_folder, "--keep", "best nothing")
+    holdfast("prune", run_folder, "--keep", "every 100 steps")
     assert steps(run_folder) == [8]
     train(str(run_folder), 2)
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--keep", "last 1"]])
+def test_a_metric_that_no_checkpoint_has_deletes_nothing(holdfast, run_folder, more):
+    """The error names the one that may be meant and those that there are."""
+    done = holdfast("prune", run_folder, "--keep", "best los 2", *more)
+    assert (done.code, done.out) == (2, "")
+    assert "no checkpoint has a metric 'los'" in done.err
+    assert "Did you mean 'loss'? There are: loss." in done.err
+    assert steps(run_folder) == [2, 4, 6, 8]
+
+
+@pytest.fixture
+def gone_back(run_folder):
+    """The run went back to batch 2 and saved behind batch 4 of another line: 4, 6 and 8 of the first are abandoned."""
+    job = small()
+    back = checkpoints(run_folder)[0].name
+    with Run(run_folder, job.state, save=Every(batches=2), keep=KeepLast(9), start_from=back) as run:
+        job.fit(run, 1, lambda batches: run.wait())
+    assert steps(run_folder) == [2, 4, 6, 8, 4]
+    return run_folder
+
+
+def test_what_a_rollback_left_behind_stays_and_is_called_that(holdfast, gone_back):
+    """Phrases neither count nor delete it."""
+    done = holdfast("prune", gone_back, "--keep", "last 1", "--json")
+    left = "left behind by a rollback, --abandoned deletes it"
+    assert [one["reason"] for one in done.json] == ["no phrase keeps it", left, left, left, "last 1"]
+    assert steps(gone_back) == [4, 6, 8, 4]
+
+
+def test_what_a_rollback_left_behind_goes_when_asked(holdfast, gone_back):
+    """But pinned and held ones; without a phrase all others stay, and a dry run only says it."""
+    names = [one.name for one in checkpoints(gone_back)]
+    holdfast("pin", gone_back, names[1])
+    with checkpoints(gone_back)[2].hold():
+        said = holdfast("prune", gone_back, "--abandoned", "--dry-run", "--json").json
+        assert steps(gone_back) == [2, 4, 6, 8, 4]
+        done = holdfast("prune", gone_back, "--abandoned")
+    assert [one["kept"] for one in said] == [True, True, True, False, True]
+    assert said[1]["reason"] == "left behind by a rollback, pinned"
+    assert said[2]["reason"].startswith("left behind by a rollback, held by pid")
+    assert f"{names[3]} deleted: left behind by a rollback" in done.words
+    assert steps(gone_back) == [2, 4, 6, 4]
+
+
+def test_what_another_run_wrote_is_never_deleted(holdfast, run_folder):
+    """Not even with what a rollback left behind."""
+    damage.rewrite(run_folder / checkpoints(run_folder)[1].name, run="another")
+    done = holdfast("prune", run_folder, "--keep", "last 1", "--abandoned", "--json")
+    assert next(one["reason"] for one in done.json if one["kept"]) == "written by another run"
+    assert steps(run_folder) == [4, 8]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--keep", "newest 3"]])

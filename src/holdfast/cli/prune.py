@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,63 +15,121 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from holdfast.cli.survey import Survey
+    from holdfast.policies.keep import KeepPolicy, Kept
     from holdfast.storage.local import LocalStorage
 
 Keep = Annotated[
     list[str] | None,
     typer.Option("--keep", metavar="PHRASE", help='What stays, such as "last 3"; may be given several times.'),
 ]
+Abandoned = Annotated[
+    bool, typer.Option("--abandoned", help="Delete what a rollback left behind, which stays otherwise.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would stay and what would go.")]
 
 
-def prune(run: arguments.Run, keep: Keep = None, dry_run: DryRun = False, as_json: arguments.AsJson = False) -> None:
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a checkpoint stays, and why."""
+
+    kept: bool
+    reason: str
+
+
+def prune(
+    run: arguments.Run, keep: Keep = None, abandoned: Abandoned = False, dry_run: DryRun = False,
+    as_json: arguments.AsJson = False,
+) -> None:  # fmt: skip
     """Delete the checkpoints that no --keep phrase keeps. The one a resume continues from and pinned ones stay."""
     from holdfast.cli.output import console, print_all, print_json
     from holdfast.cli.survey import survey
     from holdfast.engine.place import find_run
 
-    if not keep:
-        raise UsageError('prune needs to know what stays: --keep "last 3", for example.')
+    if not keep and not abandoned:
+        raise UsageError('prune needs to know what stays: --keep "last 3", for example; or what goes: --abandoned.')
     found = survey(find_run(run))
-    reasons = _plan(found, keep)
+    verdicts = _plan(found, keep or [], abandoned)
     if not dry_run:
-        reasons = {name: reason or _deleted(found.storage, name) for name, reason in reasons.items()}
+        verdicts = {name: one if one.kept else _deleted(found.storage, name, one) for name, one in verdicts.items()}
     if as_json:
-        print_json([{"name": name, "kept": reason is not None, "reason": reason} for name, reason in reasons.items()])
+        print_json([{"name": name, "kept": one.kept, "reason": one.reason} for name, one in verdicts.items()])
     else:
-        print_all(console(), *_page(reasons, dry_run))
+        print_all(console(), *_page(verdicts, dry_run))
 
 
-def _deleted(storage: LocalStorage, name: str) -> str | None:
+def _deleted(storage: LocalStorage, name: str, verdict: Verdict) -> Verdict:
     """Deletes it; or why it stays after all, if a reader has come or somebody has pinned it meanwhile."""
     from holdfast.engine.holds import delete_unless_held
 
     obstacle = delete_unless_held(storage, name)
-    return None if obstacle is None else obstacle.removeprefix(f"{name} ")
+    return verdict if obstacle is None else Verdict(True, obstacle.removeprefix(f"{name} "))
 
 
-def _plan(found: Survey, phrases: list[str]) -> dict[str, str | None]:
-    """For each checkpoint, oldest first, why it stays, or None. What another run or a rollback left is not touched."""
+def _plan(found: Survey, phrases: list[str], abandoned: bool) -> dict[str, Verdict]:
+    """For each checkpoint, oldest first, whether it stays. Phrases count and choose among those that a resume may use.
+
+    What a rollback left behind goes if ``abandoned`` ones are to go, what another run wrote never does.
+    """
+    from holdfast.cli.listing import ABANDONED, FOREIGN, LEGEND
     from holdfast.engine.holds import held
     from holdfast.engine.pins import pinned
+
+    holds, pins = held(found.storage), pinned(found.storage)
+    firm = {**holds, **dict.fromkeys(pins, "pinned")}
+    kept = _kept(found, phrases, holds, pins)
+    verdicts = dict[str, Verdict]()
+    for one in found.entries:
+        if one.name in found.foreign:
+            verdicts[one.name] = Verdict(True, LEGEND[FOREIGN])
+        elif one.name in found.abandoned:
+            reason = firm.get(one.name) if abandoned else "--abandoned deletes it"
+            words = f"{LEGEND[ABANDONED]}, {reason}" if reason else LEGEND[ABANDONED]
+            verdicts[one.name] = Verdict(reason is not None, words)
+        else:
+            verdicts[one.name] = Verdict(kept[one.name] is not None, kept[one.name] or "no phrase keeps it")
+    return verdicts
+
+
+def _kept(found: Survey, phrases: list[str], holds: Mapping[str, str], pins: Iterable[str]) -> dict[str, str | None]:
+    """For each checkpoint that counts, why it stays, or None."""
     from holdfast.policies.keep import described, plan, protected
     from holdfast.policies.phrases import keep_policy
 
+    if not phrases:
+        return dict.fromkeys((one.name for one in found.own), "no --keep was given")
     policy = keep_policy(phrases, "--keep")
-    own = [described(one) for one in found.entries if one.name not in found.abandoned]
-    stay = protected(own, held(found.storage), pinned(found.storage))
+    own = [described(one) for one in found.own]
+    _check_metrics(policy, own)
+    stay = protected(own, holds, pins)
     if found.resume is not None:
         stay[found.resume] = "a resume continues here"
     return plan(policy, own, stay)
 
 
-def _page(reasons: dict[str, str | None], dry_run: bool) -> list[RenderableType]:
+def _check_metrics(policy: KeepPolicy, checkpoints: Sequence[Kept]) -> None:
+    """Raises `UsageError` for a metric that none of them has: a slip of the pen must not delete the best ones."""
+    from holdfast.hints import did_you_mean
+    from holdfast.policies.keep import KeepAny
+    from holdfast.policies.keep_marks import KeepBest
+
+    known = sorted({metric for one in checkpoints for metric in one.metrics})
+    for one in policy.policies if isinstance(policy, KeepAny) else (policy,):
+        if checkpoints and isinstance(one, KeepBest) and one.metric not in known:
+            raise UsageError(
+                f"--keep: no checkpoint has a metric {one.metric!r}, so nothing was deleted."
+                f"{did_you_mean(one.metric, known)} There are: {', '.join(known) or 'no metrics at all'}."
+            )
+
+
+def _page(verdicts: Mapping[str, Verdict], dry_run: bool) -> list[RenderableType]:
     from holdfast.cli.tables import marked, text
 
-    gone = sum(reason is None for reason in reasons.values())
-    lines: list[RenderableType] = [
-        marked("✗" if reason is None else "✓", "red" if reason is None else "green", [f"{name}  {reason or 'goes'}"])
-        for name, reason in reasons.items()
-    ]
+    gone = sum(not one.kept for one in verdicts.values())
     verb = "would be deleted" if dry_run else "deleted"
-    return [*lines, text(f"{wording.count(gone, 'checkpoint')} {verb}, {len(reasons) - gone} kept")]
+    lines: list[RenderableType] = [
+        marked("✓", "green", [f"{name}  {one.reason}"])
+        if one.kept
+        else marked("✗", "red", [f"{name}  {'goes' if dry_run else 'deleted'}: {one.reason}"])
+        for name, one in verdicts.items()
+    ]
+    return [*lines, text(f"{wording.count(gone, 'checkpoint')} {verb}, {len(verdicts) - gone} kept")]
