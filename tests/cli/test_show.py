@@ -72,6 +72,23 @@ def test_tensors_are_listed_when_asked_for(holdfast, run_folder):
     assert "model/head.weight is model/embedding.weight" in words
 
 
+def test_options_and_lineage_are_shown_together(holdfast, run_folder):
+    """One below the other, or as an object that has both; one alone is as it always is."""
+    both = holdfast("show", run_folder, "--config", "--lineage")
+    alone = [holdfast("show", run_folder, one).out for one in ("--config", "--lineage")]
+    assert both.out == "\n".join(alone)
+    found = holdfast("show", run_folder, "--lineage", "--config", "--json").json
+    assert found["config"] == holdfast("show", run_folder, "--config", "--json").json
+    assert found["lineage"] == holdfast("show", run_folder, "--lineage", "--json").json
+
+
+def test_tensors_asked_for_with_options_are_not_forgotten(holdfast, run_folder):
+    """The checkpoint's own page comes first."""
+    done = holdfast("show", run_folder, "--config", "--tensors")
+    assert "model/seen int64 scalar" in done.words.partition("attempt 2, started")[0]
+    assert "saver[0].keep" in done.words.partition("attempt 2, started")[2]
+
+
 def test_json_holds_everything(holdfast, run_folder):
     """Items, files with digests, tagged configuration, environment and attempts, by name."""
     found = holdfast("show", run_folder, "--tensors", "--json").json

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +13,8 @@ from holdfast.cli import arguments
 from holdfast.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from holdfast.cli.survey import Survey
     from holdfast.engine.catalog import Entry
 
@@ -22,58 +26,68 @@ Lineage = Annotated[bool, typer.Option("--lineage", help="Show where its state c
 Tensors = Annotated[bool, typer.Option("--tensors", help="List every tensor.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that was asked for: as lines for people, and for programs."""
+
+    name: str
+    lines: Iterable[RenderableType]
+    record: Any
+
+
 def show(
     run: arguments.RunOrCheckpoint, checkpoint: Name = None, tensors: Tensors = False, config: Options = False,
     lineage: Lineage = False, as_json: arguments.AsJson = False,
 ) -> None:  # fmt: skip
     """Show what a checkpoint holds: progress, metrics, configuration, items, files, where it was made."""
     from holdfast.cli.output import console, print_all, print_json
-    from holdfast.cli.records import details
-    from holdfast.cli.sections import sections
     from holdfast.cli.survey import survey
     from holdfast.engine.place import find
 
     place = find(run)
     if place.name is not None and checkpoint is not None:
         raise UsageError(f"{run}: is a checkpoint already; leave out {checkpoint!r}.")
-    found = survey(place.storage)
+    found, name, target = survey(place.storage), place.name or checkpoint, console()
+    parts = list[Part]()
+    if tensors or not (config or lineage):
+        parts.append(_contents(found, _chosen(found, name), target.width, tensors))
     if config:
-        _show_options(found, as_json)
-        return
-    entry = _chosen(found, place.name or checkpoint)
+        parts.append(_options(found, target.width))
     if lineage:
-        _show_lineage(found, entry, as_json)
-        return
+        parts.append(_line(found, _chosen(found, name)))
     if as_json:
-        print_json(details(entry, found, tensors))
-        return
-    target = console()
-    print_all(target, *sections(entry, found, target.width, tensors))
+        print_json(parts[0].record if len(parts) == 1 else {one.name: one.record for one in parts})
+    else:
+        print_all(target, *_below_each_other(parts))
 
 
-def _show_options(found: Survey, as_json: bool) -> None:
-    from holdfast.cli.output import console, print_all, print_json
+def _below_each_other(parts: Iterable[Part]) -> Iterator[RenderableType]:
+    for index, part in enumerate(parts):
+        yield from ("",) if index else ()
+        yield from part.lines
+
+
+def _contents(found: Survey, entry: Entry, width: int, tensors: bool) -> Part:
+    from holdfast.cli.records import details
+    from holdfast.cli.sections import sections
+
+    return Part("checkpoint", sections(entry, found, width, tensors), details(entry, found, tensors))
+
+
+def _options(found: Survey, width: int) -> Part:
     from holdfast.cli.sections import options
 
     if not found.attempts:
         raise NotFoundError(f"{found.storage.root}: has no record of a start, so its options are not known.")
     newest = found.attempts[-1]
-    if as_json:
-        print_json({"attempt": newest.attempt, "options": newest.options})
-        return
-    target = console()
-    print_all(target, *options(newest, target.width))
+    return Part("config", options(newest, width), {"attempt": newest.attempt, "options": newest.options})
 
 
-def _show_lineage(found: Survey, entry: Entry, as_json: bool) -> None:
+def _line(found: Survey, entry: Entry) -> Part:
     from holdfast.cli.lineage import lineage, page, records
-    from holdfast.cli.output import console, print_all, print_json
 
     links = lineage(found.storage, entry)
-    if as_json:
-        print_json(records(links))
-    else:
-        print_all(console(), *page(links))
+    return Part("lineage", page(links), records(links))
 
 
 def _chosen(found: Survey, name: str | None) -> Entry:
