@@ -190,21 +190,6 @@ def test_another_folder_of_a_run_is_no_run(folder: Path, other: Path, tmp_path: 
         assert run.resumed_from is None
 
 
-def test_of_a_run_and_its_copy_only_one_goes_on_at_a_time(folder: Path, other: Path, tmp_path: Path) -> None:
-    """Both save into the same other folder: it goes with the one that is started, unless the other one is running."""
-    savers, copied = [Saver(), Saver(other)], tmp_path / "copy"
-    fit(folder, savers, epochs=1)
-    shutil.copytree(folder, copied)
-    with Run(folder, small().state, savers=savers), pytest.raises(OwnershipError, match=f"is running in {folder}"):
-        Run(copied, small().state, savers=savers)
-    with Run(copied, small().state, savers=savers) as run:
-        assert run.resumed_from is not None
-        with pytest.raises(OwnershipError, match=f"is running in {copied}"):
-            Run(folder, small().state, savers=savers)
-    fit(folder, savers, epochs=2)
-    assert batches(other) == [4, 8]
-
-
 def test_what_is_broken_among_parts_does_not_hold_up_a_run(folder: Path, other: Path) -> None:
     """None of it could be resumed from: the run begins, and says what it has found."""
     (other / "step-00000003.a0001.n0001").mkdir(parents=True)
