@@ -53,6 +53,14 @@ def test_a_medium_that_lies_twice_gets_no_checkpoint(folder: Path, fault: Fault,
     assert LocalStorage(folder).list() == []
 
 
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_save_that_failed_took_its_time_too(folder: Path, error: int) -> None:
+    """Who bounds what saves cost has to know it."""
+    outcome = saved(folder, Fail(verb="commit", error=error, times=2))
+    assert isinstance(outcome, Failed)
+    assert outcome.seconds > 0
+
+
 def test_a_medium_that_lies_once_gets_it_at_the_second_try(folder: Path) -> None:
     """And it is told."""
     outcome = saved(folder, FlipBit(verb="write", bit=0))

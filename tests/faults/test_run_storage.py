@@ -42,6 +42,20 @@ def fit_waiting(job: Small, run: Run, acts: dict[int, Callable[[], object]]) -> 
     job.fit(run, 2, each)
 
 
+def test_a_save_that_fails_costs_what_it_took(folder: Path, writer_fault: Any) -> None:
+    """Else what bounds the overhead would ask for the next one at once."""
+    writer_fault(action="error", function="rename", errno=errno.ENOSPC)
+    run = Run(folder, small(WIDTH).state)
+    run.save()
+    with pytest.warns(HoldfastWarning, match="n0001 failed"):
+        run._session.saves.wait()
+    (schedule,) = run._session.saves.schedules
+    assert (schedule.failed, schedule.cost.measured) == (True, True)
+    assert min(schedule.cost.blocking, schedule.cost.persist) > 0
+    with pytest.raises(SaveError):
+        run.close()
+
+
 def test_a_full_disk_fails_the_save_and_not_the_training(small_disk: Path) -> None:
     """ENOSPC: a warning, an event and a journal line; former checkpoints stay, and a later save finds room again."""
     folder, ballast, events = small_disk / "run", small_disk / "ballast", []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from holdfast import Every, Overhead, Saver
+from holdfast import Every, Overhead, SavePolicy, Saver
 from holdfast.policies.moment import Costs
 from holdfast.run.costs import CostMeter, SaveCost, estimate
 from holdfast.run.extent import make_extent
@@ -40,6 +40,12 @@ def save(meter: CostMeter, time: Time, blocking: float = 0.0) -> SaveCost:
         time.now += blocking
     meter.taken(cost)
     return cost
+
+
+def scheduled(policy: SavePolicy) -> Schedule:
+    schedule = Schedule(Saver(save=policy), ".", "/run", make_extent(["model"], None, (), ""))
+    schedule.start(Look(), None)
+    return schedule
 
 
 def test_what_training_waits_for_is_what_a_save_blocks(time: Time) -> None:
@@ -100,6 +106,22 @@ def test_a_save_that_is_being_written_counts_as_the_one_before(time: Time) -> No
     assert meter.newest.seen(0.0) == Costs(persist=3.0, measured=True, writing=True)
 
 
+def test_a_save_that_failed_counts_as_the_one_before(time: Time) -> None:
+    """It may have failed at once: the next one takes no less time to be durable for that."""
+    meter, schedule = CostMeter(time), scheduled(Overhead(0.01))
+    schedule.cost = SaveCost(persist=300.0, measured=True)
+    for written in (0.1, 0.2):
+        schedule.fire(Look(), None, save(meter, time, 2.0))
+        meter.written(written)
+        meter.done()
+        schedule.fail()
+        assert schedule.cost.seen(0.0) == Costs(blocking=2.0, persist=300.0, measured=True)
+    schedule.fire(Look(), None, save(meter, time, 2.0))
+    meter.written(200.0)
+    meter.done()
+    assert schedule.cost.seen(0.0) == Costs(blocking=2.0, persist=200.0, measured=True)
+
+
 def test_the_first_save_is_estimated_by_its_size() -> None:
     """Rather too much: what the second one costs is known."""
     first = estimate(2 * 2**30).seen(0.0)
@@ -127,9 +149,8 @@ def loop(step: float, blocking: float, slower: float, batches: int = 40_000) -> 
     """
     time, noise = Time(), random.Random(5)
     meter = CostMeter(time)
-    schedule = Schedule(Saver(save=Overhead(0.01)), ".", "/run", make_extent(["model"], None, (), ""))
+    schedule = scheduled(Overhead(0.01))
     schedule.cost = estimate(10**7)
-    schedule.start(Look(), None)
     before, busy_until, spent, passed = Look(), 0.0, [0.0, 0.0], [0.0, 0.0]
     for batch in range(batches):
         half = int(batch >= batches // 2)
@@ -158,10 +179,8 @@ def loop(step: float, blocking: float, slower: float, batches: int = 40_000) -> 
 
 def test_a_limited_interval_waits_for_what_the_last_save_cost() -> None:
     """`Every` and `Overhead` joined: due when both have come round."""
-    policy = Every(steps=10) & Overhead(0.01)
-    schedule = Schedule(Saver(save=policy), ".", "/run", make_extent(["model"], None, (), ""))
+    schedule = scheduled(Every(steps=10) & Overhead(0.01))
     schedule.cost = estimate(10**9)
-    schedule.start(Look(), None)
     cost = schedule.cost.seen(0.0).training
     for elapsed, due in ((99 * cost, False), (101 * cost, True)):
         now = Look(Progress(step=25, elapsed=elapsed))

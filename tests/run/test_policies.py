@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import AtStart, Every, HoldfastWarning, KeepBest, KeepLast, OnBest, Run, checkpoints
+from holdfast import AtMostEvery, AtStart, Every, HoldfastWarning, KeepBest, KeepLast, OnBest, Run, checkpoints
 from holdfast.policies.moment import Costs, Moment
 from holdfast.run.costs import SaveCost
 from tests.harness.history import History
@@ -73,6 +73,48 @@ def test_the_default_saves_twenty_times_over_the_run(folder: Path, monkeypatch: 
     with Run(folder, job.state, keep=KeepLast(100)) as run:
         job.fit(run, 2, lambda _: run.wait())
     assert [one.progress.batches for one in checkpoints(folder)] == list(range(2, 41, 2))
+
+
+def test_a_save_that_the_script_asks_for_is_measured_too(folder: Path) -> None:
+    """Before the loop as in it: what bounds the overhead knows what it has cost."""
+    with Run(folder, small().state) as run:
+        run.save()
+        run.wait()
+        (schedule,) = run._session.saves.schedules
+    assert schedule.cost.measured
+    assert min(schedule.cost.blocking, schedule.cost.persist) > 0
+
+
+class Unready:
+    """An item that cannot be saved at times."""
+
+    ready = True
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        if not self.ready:
+            raise RuntimeError("not ready")
+        return {"buffer": torch.zeros(2)}
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+def test_a_snapshot_that_cannot_be_taken_is_a_save_that_failed(folder: Path) -> None:
+    """It is not tried again at every batch: limits hold, and it has cost what it has stopped the training for."""
+    job, item, failed = small(), Unready(), list[int]()
+    run = Run(folder, {**job.state, "item": item}, save=Every(batches=1) & AtMostEvery(batches=3))
+    run.on_event = lambda event: failed.append(run.progress.batches) if event.kind == "save_failed" else None
+
+    def each(batches: int) -> None:
+        item.ready = batches in (0, 7)
+        if batches == 7:
+            (schedule,) = run._session.saves.schedules
+            assert (schedule.failed, schedule.cost.measured) == (True, True)
+            assert schedule.cost.blocking > 0
+
+    with pytest.warns(HoldfastWarning, match="not ready"), run:
+        job.fit(run, 2, each)
+    assert failed == [3, 6]
+    assert [one.progress.batches for one in checkpoints(folder)] == [8]
 
 
 def test_what_was_logged_before_a_restart_still_tells_of_the_next_checkpoint(folder: Path) -> None:

@@ -24,7 +24,8 @@ class SaveCost:
     """What one save has cost so far, in seconds.
 
     While it is ``writing``, it counts as slow as the saver's save before, whose figures are ``usual_persist`` and
-    ``usual_slowdown``: one that seemed to cost nothing would call for the next at once.
+    ``usual_slowdown``: one that seemed to cost nothing would call for the next at once. So does one that ``failed``,
+    perhaps at once: the next one, before a deadline, has to begin as early as if it had not.
     """
 
     blocking: float = 0.0
@@ -32,6 +33,7 @@ class SaveCost:
     extra: float = 0.0
     measured: bool = False
     writing: bool = False
+    failed: bool = False
     usual_persist: float = 0.0
     usual_slowdown: float = 0.0
 
@@ -45,7 +47,7 @@ class SaveCost:
     def seen(self, batch: float) -> Costs:
         """As policies see it, with the time that a ``batch`` takes."""
         persist, slowdown = self.persist, self._slowdown
-        if self.writing:
+        if self.writing or self.failed:
             persist, slowdown = max(persist, self.usual_persist), max(slowdown, self.usual_slowdown)
         return Costs(
             blocking=self.blocking, slowdown=slowdown, persist=persist, batch=batch, measured=self.measured,

@@ -286,10 +286,12 @@ class Saves:
         ordinal = self._ordinal + 1
         name = str(CheckpointName(default_label(progress.step), self.identity.attempt, ordinal))
         names = {one.folder: name for one, _ in firing}
-        held = Held(Persist(names, ordinal, 0, 0), firing, None, progress, SaveCost())
+        with self.meter.stopping() as cost:
+            held = Held(Persist(names, ordinal, 0, 0), firing, None, progress, cost)
         self._under_way, self._delayed, self.ledger.last = held, False, []
         for schedule, _ in firing:
-            schedule.drop()
+            schedule.fire(self._looked, None, cost)
+        self.meter.taken(cost)
         self._hear_failures(held, message)
 
     # Outcomes.

@@ -124,6 +124,7 @@ class Schedule:
     def fail(self) -> None:
         """It did not: what was not saved is not the best that was, and the next better one has to be."""
         self.memory, self.here, self.failed = self._confirmed, None, True
+        self.cost.failed = True
 
     def remembered(self, fired: tuple[str, ...] | None, look: Look) -> Remembered:
         """What a checkpoint at ``look`` keeps of this saver, which takes part in it for the reasons ``fired``."""
