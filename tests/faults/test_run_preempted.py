@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -220,6 +221,23 @@ def test_the_end_comes_during_the_evaluation_behind_the_last_batch(folder: Path,
             run.wait()
             found.append([(one.progress.epoch, one.progress.batch) for one in checkpoints(folder)])
     assert found == [[(0, 4)], [(0, 4)]]
+
+
+def test_another_save_is_being_written_when_the_end_comes(folder: Path) -> None:
+    """What is urgent waits for it, and so does training: a few batches later would be too late."""
+    job = small(batches=6)
+    with Run(folder, job.state, save=Every(batches=3) | AtTheLastBatch()) as run:
+        run.save()
+        run.wait()
+
+        def each(batches: int) -> None:
+            if batches == 2:
+                writer = run._session.saves.checkpointer.writer.pid
+                os.kill(writer, signal.SIGSTOP)
+                threading.Timer(0.5, os.kill, (writer, signal.SIGCONT)).start()
+
+        job.fit(run, 1, each)
+    assert [one.progress.batches for one in checkpoints(folder)] == [3, 4, 6]
 
 
 def test_the_storage_refuses_before_the_deadline(folder: Path, writer_fault: Any) -> None:
