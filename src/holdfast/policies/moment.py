@@ -16,8 +16,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     """What the newest save has cost, in seconds; while ``measured`` is False, what the first one may cost.
 
     ``blocking`` is how long training stood still for it, ``slowdown`` by how much longer batches took while it was
-    being written, ``persist`` how long that took. Both are those of the save before as long as the newest one is still
-    ``writing``. ``batch`` is the time from one boundary to the next.
+    being written, ``persist`` how long that took. Both are at least those of the save before as long as the newest one
+    is still ``writing``, and where it failed. ``batch`` is the time from one boundary to the next.
     """
 
     blocking: float = 0.0

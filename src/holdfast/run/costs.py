@@ -24,8 +24,8 @@ class SaveCost:
     """What one save has cost so far, in seconds.
 
     While it is ``writing``, it counts as slow as the saver's save before, whose figures are ``usual_persist`` and
-    ``usual_slowdown``: one that seemed to cost nothing would call for the next at once. So does one that ``failed``,
-    perhaps at once: the next one, before a deadline, has to begin as early as if it had not.
+    ``usual_slowdown``: one that seemed to cost nothing would call for the next at once. One that ``failed``, perhaps
+    in its first moment, counts so too: the next one before a deadline has to begin as early as ever.
     """
 
     blocking: float = 0.0
