@@ -22,6 +22,7 @@ from holdfast.engine.read import verify
 from holdfast.errors import CorruptError, HoldfastWarning, MisfitError, NotFoundError, UsageError
 from holdfast.format.dtypes import nbytes
 from holdfast.format.manifest import Manifest
+from holdfast.hints import unknown_metric
 from holdfast.policies.best import Mode, check_metric
 from holdfast.policies.keep import described
 from holdfast.state.adapt import adapt
@@ -281,8 +282,9 @@ def latest(folder: str | os.PathLike[str]) -> Checkpoint | None:
 def best(folder: str | os.PathLike[str], metric: str, *, mode: Mode = "min") -> Checkpoint | None:
     """The checkpoint of a run folder with the lowest or, with ``"max"``, the highest value of ``metric``.
 
-    Of equal ones it is the first. Those without the metric, or with NaN, do not count; None if no other is there.
-    Passes over and raises what `latest` does, and raises `UsageError` for a mode that is none.
+    Of equal ones it is the first. Those without the metric, or with NaN, do not count; None if no other is there, with
+    a `HoldfastWarning` that names the metrics there are if no checkpoint has this one. Passes over and raises what
+    `latest` does, and raises `UsageError` for a mode that is none.
 
     >>> import tempfile, torch
     >>> from holdfast import Every, Run, best
@@ -297,9 +299,12 @@ def best(folder: str | os.PathLike[str], metric: str, *, mode: Mode = "min") -> 
     """
     check_metric("best", metric, mode)
     storage = find_run(folder)
-    values = [(described(one).metrics.get(metric), one) for one in usable(storage, _entries(storage))]
-    known = [(value, one) for value, one in values if value is not None and not math.isnan(value)]
+    values = [(described(one).metrics, one) for one in usable(storage, _entries(storage))]
+    known = [(logged[metric], one) for logged, one in values if not math.isnan(logged.get(metric, math.nan))]
     if not known:
+        if values and not any(metric in logged for logged, _ in values):
+            names = {name for logged, _ in values for name in logged}
+            warnings.warn(f"{storage.root}: {unknown_metric(metric, names)}", HoldfastWarning, stacklevel=2)
         return None
     _, entry = min(known, key=lambda pair: pair[0] if mode == "min" else -pair[0])
     return Checkpoint(storage, entry)

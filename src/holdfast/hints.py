@@ -1,4 +1,4 @@
-"""What somebody may have meant."""
+"""What somebody may have meant, and where to look."""
 
 from __future__ import annotations
 
@@ -28,3 +28,13 @@ def raised_at(error: BaseException) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     return f"{error!r} at {frames[-1].filename}:{frames[-1].lineno}" if frames else repr(error)
+
+
+def unknown_metric(metric: str, known: Collection[str]) -> str:
+    """What is said where no checkpoint has ``metric``.
+
+    >>> unknown_metric("los", ["val_loss", "loss"])
+    "no checkpoint has a metric 'los'. Did you mean 'loss'? There are: loss, val_loss."
+    """
+    names = ", ".join(sorted(known)) or "no metrics at all"
+    return f"no checkpoint has a metric {metric!r}.{did_you_mean(metric, known)} There are: {names}."

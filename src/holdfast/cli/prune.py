@@ -108,17 +108,14 @@ def _kept(found: Survey, phrases: list[str], holds: Mapping[str, str], pins: Ite
 
 def _check_metrics(policy: KeepPolicy, checkpoints: Sequence[Kept]) -> None:
     """Raises `UsageError` for a metric that none of them has: a slip of the pen must not delete the best ones."""
-    from holdfast.hints import did_you_mean
+    from holdfast.hints import unknown_metric
     from holdfast.policies.keep import KeepAny
     from holdfast.policies.keep_marks import KeepBest
 
-    known = sorted({metric for one in checkpoints for metric in one.metrics})
+    known = {metric for one in checkpoints for metric in one.metrics}
     for one in policy.policies if isinstance(policy, KeepAny) else (policy,):
         if checkpoints and isinstance(one, KeepBest) and one.metric not in known:
-            raise UsageError(
-                f"--keep: no checkpoint has a metric {one.metric!r}, so nothing was deleted."
-                f"{did_you_mean(one.metric, known)} There are: {', '.join(known) or 'no metrics at all'}."
-            )
+            raise UsageError(f"--keep: nothing was deleted: {unknown_metric(one.metric, known)}")
 
 
 def _page(verdicts: Mapping[str, Verdict], dry_run: bool) -> list[RenderableType]:
