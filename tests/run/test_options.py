@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast import AtEnd, Every, HoldfastWarning, KeepLast, NotFoundError, Run, Saver, UsageError, checkpoints
+from holdfast import (
+    AtEnd,
+    Every,
+    HoldfastWarning,
+    KeepLast,
+    NotFoundError,
+    Run,
+    Saver,
+    UsageError,
+    checkpoints,
+)
 from holdfast.cli import main
+from holdfast.engine.run_folder import read_attempts
+from holdfast.policies.keep import Kept
+from holdfast.policies.moment import Moment
 from holdfast.run.configuration import read_configuration
 from holdfast.run.options import PRECEDENCE, Options, Setting, environment, resolve, shown
 from holdfast.run.saver import DEFAULT_KEEP, DEFAULTS
+from holdfast.storage.local import LocalStorage
 from tests.harness.small import small
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "savers.md"
@@ -218,6 +233,29 @@ def test_every_option_is_shown_with_its_source(folder: Path, capsys: Any, monkey
     found = json.loads(capsys.readouterr().out)
     assert found["attempt"] == 1
     assert found["options"]["saver[0].keep"] == {"value": "KeepLast(count=4)", "source": "HOLDFAST_KEEP"}
+
+
+class Own(Saver):
+    def should_save(self, moment: Moment) -> str | None:
+        return super().should_save(moment)
+
+    def should_keep(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        return {checkpoints[-1].name: "the last"}
+
+
+def test_a_method_that_takes_the_place_of_a_policy_is_shown_in_its_place(folder: Path) -> None:
+    """With where it is, and with the policy only if it was given one: the default is not what decides."""
+    with Run(folder, small().state, savers=[Own(save=Every(steps=5)), Saver()]):
+        pass
+    (attempt,) = read_attempts(LocalStorage(folder))
+    lines = [getattr(Own, one).__code__.co_firstlineno for one in ("should_save", "should_keep")]
+    assert attempt.options["saver[0].save"] == {
+        "value": f"Own.should_save (test_options.py:{lines[0]}), which may ask Every(steps=5)", "source": "savers[0]"
+    }  # fmt: skip
+    assert attempt.options["saver[0].keep"] == {
+        "value": f"Own.should_keep (test_options.py:{lines[1]})", "source": "savers[0]"
+    }  # fmt: skip
+    assert attempt.options["saver[1].keep"] == {"value": "KeepLast(count=3)", "source": "default"}
 
 
 def test_a_disagreement_is_said_when_the_run_starts(folder: Path) -> None:

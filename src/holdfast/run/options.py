@@ -6,7 +6,7 @@ The order is that of `PRECEDENCE`; ``docs/savers.md`` has it as a table.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,20 @@ class Setting:
     value: Any
     place: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A method that a saver's class has in place of Saver's own, and the policy that it was given all the same."""
+
+    method: Callable[..., object]
+    policy: SavePolicy | KeepPolicy | None
+
+    def __str__(self) -> str:
+        code = getattr(self.method, "__code__", None)
+        place = f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if code is not None else ""
+        asked = f", which may ask {written(self.policy)}" if self.policy is not None else ""
+        return f"{self.method.__qualname__.rpartition('<locals>.')[2]}{place}{asked}"
 
 
 def resolve(found: Sequence[Setting]) -> Setting:
@@ -84,10 +98,23 @@ class Options:
             savers = _listed(given)
             own = [_own(index, one) for index, one in enumerate(savers)]
             self._compare_savers(len(savers), len(tables))
-        return [
+        found = [
             with_options(saver, {option: self._of_saver(index, option, own[index]) for option in DEFAULTS})
             for index, saver in enumerate(savers)
         ]
+        for index, saver in enumerate(found):
+            self._use_overrides(index, saver)
+        return found
+
+    def _use_overrides(self, index: int, saver: Saver) -> None:
+        """What a class of somebody's own decides by its methods, which ask the policy only if they want to."""
+        for option, method in (("save", "should_save"), ("keep", "should_keep")):
+            rule, name = getattr(type(saver), method), f"saver[{index}].{option}"
+            if rule is not getattr(Saver, method):
+                used = self.used[name]
+                policy = used.value if used.place != "default" else None
+                source = used.source if policy is not None else f"savers[{index}]"
+                self.used[name] = Setting(Override(rule, policy), "Saver", source)
 
     def _compare_savers(self, given: int, described: int) -> None:
         """Tables of savers are not looked at where the script has savers of its own."""
@@ -180,6 +207,8 @@ def shown(value: Any) -> str:
     """A value as one would write it in a script."""
     if isinstance(value, NameTemplate):
         return repr(value.text)
+    if isinstance(value, Override):
+        return str(value)
     return written(value) if isinstance(value, SavePolicy | KeepPolicy) else repr(value)
 
 
