@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ import holdfast as package
 from holdfast.cli import application
 from holdfast.errors import HoldfastError
 
+README = Path(__file__).parents[2] / "README.md"
 COMMANDS = ("ls", "show", "verify")
 
 WATCHED = """
@@ -72,13 +75,31 @@ def test_prints_its_version(holdfast):
     assert (done.code, done.out) == (0, f"holdfast {package.__version__}\n")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "prune", "pin", "unpin", "save-now"])
 def test_every_command_has_help_with_an_example(holdfast, command):
-    """Help says what the command does and shows one call that works."""
+    """Help says what the command does and shows calls that work, each in a line of its own."""
     done = holdfast(command, "--help", columns=100)
     assert done.code == 0
-    assert f"Example: holdfast {command} runs/digits" in done.out
+    assert re.search(rf"\n  Examples?:\n    holdfast {command} runs/digits", done.out)
     assert "--json" in done.out
+
+
+def test_help_and_readme_name_the_same_exit_codes(holdfast):
+    """Those that the commands can end with."""
+    said = holdfast("--help", columns=100).out.partition("Exit codes:")[2]
+    (sentence,) = re.findall(r"The exit code tells (.*?)\n\n", README.read_text(), re.DOTALL)
+    codes = ["0", "11", "130", "141", "2", "3", "4", "5", "8"]
+    assert sorted(re.findall(r"\b\d+\b", said)) == sorted(re.findall(r"\b\d+\b", sentence)) == codes
+
+
+def test_ctrl_c_has_its_exit_code(holdfast, monkeypatch, run_folder):
+    """130, as a shell expects it, and no traceback."""
+
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "listdir", interrupt)
+    assert holdfast("ls", run_folder).code == 130
 
 
 @pytest.mark.parametrize("command", COMMANDS)

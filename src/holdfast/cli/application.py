@@ -23,38 +23,63 @@ PIPE_CLOSED = 128 + 13
 """What a shell reports of a command that SIGPIPE ended."""
 INTERRUPTED = 128 + 2
 
+CHECKPOINT = "step-00000500.a0001.n0003"
+
+
+def _examples(*calls: str) -> str:
+    r"""What stands below a command's help, each call in a line of its own (``\b`` keeps them apart).
+
+    >>> print(_examples("ls runs/digits").lstrip("\b"))
+    <BLANKLINE>
+    Example:
+      holdfast ls runs/digits
+    """
+    return "\n".join(("\b", f"Example{'s' * (len(calls) > 1)}:", *(f"  holdfast {one}" for one in calls)))
+
+
 app = typer.Typer(
     help="Looks at runs that hold fast: what was saved, what is in it, whether it is intact, and what should stay.",
-    epilog="Example: holdfast ls runs/digits",
+    epilog=_examples("ls runs/digits")
+    + "\n\n\b\nExit codes:\n"
+    + "  0  all is well          5  a newer format\n"
+    + "  2  a wrong call         8  the storage refused\n"
+    + "  3  not found           11  no checkpoint came that was asked for\n"
+    + "  4  corrupt            130  Ctrl-C, 141 the reader of the output went away",
     rich_markup_mode=None,  # rich doubles the time that help takes
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(short_help="List the checkpoints of a run.", epilog="Example: holdfast ls runs/digits")(ls)
+app.command(short_help="List the checkpoints of a run.", epilog=_examples("ls runs/digits", "ls runs/digits --json"))(
+    ls
+)
 app.command(
     short_help="Show what a checkpoint holds.",
-    epilog="Example: holdfast show runs/digits step-00000500.a0001.n0003 --tensors",
+    epilog=_examples(
+        "show runs/digits", f"show runs/digits {CHECKPOINT} --tensors", "show runs/digits --config --lineage"
+    ),
 )(show)
 app.command(
-    short_help="Check every byte against its digest.", epilog="Example: holdfast verify runs/digits --tampering"
+    short_help="Check every byte against its digest.",
+    epilog=_examples("verify runs/digits", f"verify runs/digits/{CHECKPOINT} --tampering"),
 )(verify)
 app.command(
     short_help="Delete what a keep policy lets go.",
-    epilog='Example: holdfast prune runs/digits --keep "last 3" --dry-run',
+    epilog=_examples(
+        'prune runs/digits --keep "last 3" --keep "best val_loss min 2" --dry-run', "prune runs/digits --abandoned"
+    ),
 )(prune)
+app.command(short_help="Keep a checkpoint, whatever the policy.", epilog=_examples(f"pin runs/digits {CHECKPOINT}"))(
+    pin
+)
+app.command(short_help="Leave a checkpoint to the policy again.", epilog=_examples(f"unpin runs/digits {CHECKPOINT}"))(
+    unpin
+)
 app.command(
-    short_help="Keep a checkpoint, whatever the policy.",
-    epilog="Example: holdfast pin runs/digits step-00000500.a0001.n0003",
-)(pin)
-app.command(
-    short_help="Leave a checkpoint to the policy again.",
-    epilog="Example: holdfast unpin runs/digits step-00000500.a0001.n0003",
-)(unpin)
-app.command(
-    "save-now", short_help="Ask a live run for a checkpoint.", epilog="Example: holdfast save-now runs/digits --wait 60"
-)(save_now)
+    "save-now", short_help="Ask a live run for a checkpoint.",
+    epilog=_examples("save-now runs/digits", "save-now runs/digits --wait 60"),
+)(save_now)  # fmt: skip
 
 
 def _print_version(wanted: bool) -> None:
