@@ -70,10 +70,16 @@ def test_the_first_of_each_day_stays():
     assert kept(KeepEvery(days=1), ones) == ["0", "2", "4"]
 
 
-def test_a_clock_that_jumps_back_keeps_no_more():
-    """Until it has passed the last mark again, nothing new is at one."""
+def test_a_clock_that_was_ahead_hides_no_mark():
+    """The days that come after it is set right have a first one too."""
+    ones = [made(index, created=day * DAY) for index, day in enumerate([1000.5, 10.1, 10.2, 11.3, 12.1])]
+    assert kept(KeepEvery(days=1), ones) == ["0", "1", "3", "4"]
+
+
+def test_a_clock_that_jumps_back_keeps_a_day_once():
+    """Each day has one that is its first."""
     ones = [made(index, created=day * DAY) for index, day in enumerate([10.1, 9.5, 10.2, 11.0])]
-    assert kept(KeepEvery(days=1), ones) == ["0", "3"]
+    assert kept(KeepEvery(days=1), ones) == ["0", "1", "3"]
 
 
 def test_what_is_recent_stays():

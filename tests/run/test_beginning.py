@@ -230,13 +230,28 @@ def test_another_model_is_told_how_to_take_a_part(pretrained: Path, folder: Path
     assert "of the run, under the same names" not in str(refused.value)
 
 
-def test_damage_is_found_before_anything_is_changed(pretrained: Path, folder: Path) -> None:
-    """The other run's checkpoint is verified first."""
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + b"\1", lambda data: data[:-1]])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_damaged_newest_is_named_and_an_older_one_stands_in(
+    pretrained: Path, folder: Path, damage: Any, whole: bool
+) -> None:
+    """As on a resume, whether the size tells or the bytes; one that was asked for by name has no substitute."""
     other = shutil.copytree(pretrained, folder.parent / "other")
-    shard = checkpoints(other)[-1].path / "model.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
-    with pytest.raises(CorruptError, match="not the ones that were committed"):
-        Run(folder, small().state, start_from={"model": other})
+    older, newest = checkpoints(other)
+    shard = newest.path / "model.safetensors"
+    shard.write_bytes(damage(shard.read_bytes()))
+    with pytest.warns(HoldfastWarning, match=f"start_from=: {newest.name}.* It is skipped"):
+        run = Run(folder, (job := small()).state, start_from=other if whole else {"model": other})
+    with run:
+        run.save()
+    wanted = small()
+    older.load_into(model=wanted.model)
+    assert same(job.weights, wanted.weights)
+    with pytest.raises(CorruptError):
+        Run(folder.parent / "named", small().state, start_from=newest.path)
+    shutil.rmtree(older.path)
+    with pytest.warns(HoldfastWarning), pytest.raises(CorruptError, match="none of this folder's checkpoints"):
+        Run(folder.parent / "none", small().state, start_from=other)
 
 
 def test_the_line_is_followed_into_the_other_run(pretrained: Path, folder: Path, capsys: Any) -> None:

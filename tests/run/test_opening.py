@@ -13,13 +13,18 @@ from holdfast import (
     Every,
     HoldfastWarning,
     KeepAll,
+    KeepBest,
     KeepLast,
     NotFoundError,
+    OwnershipError,
     Run,
     Saver,
     UsageError,
+    best,
     checkpoints,
+    latest,
 )
+from holdfast.storage.local import LocalStorage
 from tests.harness.small import small
 
 
@@ -139,3 +144,124 @@ def test_nothing_is_said_of_metrics_where_nothing_was_trained(folder: Path) -> N
     job = small()
     with Run(folder, job.state, save="on best val_loss", keep=KeepLast(1)) as run:
         job.fit(run, 2)
+
+
+def test_the_path_of_an_own_checkpoint_is_as_good_as_its_name(folder: Path) -> None:
+    """Going back by path, as the shell completes it."""
+    back = checkpoints(folder)[1]
+    with Run(folder, small().state, start_from=back.path) as run:
+        assert run.resumed_from == back.name
+
+
+def test_one_folder_by_two_paths_is_one_run(folder: Path) -> None:
+    """A notebook cell that is run again replaces its run, also through a link."""
+    first = Run(folder, small().state)
+    (folder.parent / "link").symlink_to(folder)
+    Run(folder.parent / "link", small().state).close()
+    with pytest.raises(UsageError, match="another Run has taken its place"):
+        first.save()
+
+
+def test_the_home_of_the_user_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder of the name ~ is made in whatever folder the script was started in."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with Run("~/runs/a", small().state, savers=[Saver(), Saver("~/models", save=AtEnd())]) as run:
+        run.save()
+    assert list((tmp_path / "here").iterdir()) == []
+    assert sorted(one.name for one in (tmp_path / "home").iterdir()) == ["models", "runs"]
+
+
+def test_a_corrupt_checkpoint_counts_for_nothing_in_later_attempts(tmp_path: Path, capsys: Any) -> None:
+    """The run makes it once more, with the same loss: the corrupt one of both must not be the one that is kept."""
+    from holdfast.cli import main
+
+    folder = tmp_path / "run"
+
+    def attempt(epochs: int) -> None:
+        job = small()
+        with Run(folder, job.state, save=Every(batches=4), keep=KeepBest("score") | KeepLast(2)) as run:
+            for epoch in run.epochs(epochs):
+                for (inputs,) in run.batches(job.loader):
+                    job.step(inputs)
+                run.log(score=abs(epoch - 2))
+                run.wait()
+
+    attempt(3)
+    corrupt = checkpoints(folder)[-1]
+    shard = corrupt.path / "model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    with pytest.warns(HoldfastWarning, match=f"{corrupt.name}.*Falling back"):
+        attempt(4)
+    attempt(6)
+    assert main(["prune", str(folder), "--keep", "best score"]) == 0
+    assert f"{corrupt.name}  found to be corrupt by a resume" in capsys.readouterr().out
+    kept = best(folder, "score")
+    assert kept is not None
+    assert kept.progress.batches == corrupt.progress.batches
+    assert kept.name != corrupt.name
+    kept.verify()
+    assert corrupt.path.exists()
+
+
+def test_a_corrupt_checkpoint_that_was_repaired_counts_again(folder: Path) -> None:
+    """As soon as a run has resumed from it."""
+    newest = checkpoints(folder)[-1]
+    shard = newest.path / "model.safetensors"
+    good = shard.read_bytes()
+    shard.write_bytes(good[:-1] + b"\1")
+    with pytest.warns(HoldfastWarning):
+        Run(folder, small().state).close()
+    assert latest(folder) == checkpoints(folder)[-2]
+    shard.write_bytes(good)
+    with Run(folder, small().state) as run:
+        assert run.resumed_from == newest.name
+    assert latest(folder) == newest
+
+
+@pytest.mark.parametrize("reason", ["on error", "surrogate \udcff", 5])
+def test_a_reason_of_somebodys_own_is_a_text_like_others(tmp_path: Path, reason: Any) -> None:
+    """It may not claim an error that was none, for which retention and a resume have rules of their own."""
+
+    def own(moment: Any) -> Any:
+        return reason if moment.event == "boundary" else None
+
+    job = small()
+    with Run(tmp_path / "run", job.state, save=own, keep=KeepLast(2)) as run:
+        job.fit(run, 1, lambda _: run.wait())
+    assert len(checkpoints(tmp_path / "run")) == 2
+    assert not any(one.manifest.on_error for one in checkpoints(tmp_path / "run"))
+
+
+def test_two_runs_that_begin_with_one_new_folder_do_not_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one comes between the look and the record: one of them is refused, and the folder is the other's."""
+    create, other = LocalStorage.create, tmp_path / "other"
+
+    def late(self: LocalStorage, path: str, data: bytes) -> None:
+        if path == "holdfast.json" and Path(self.root) == other and not other.joinpath(path).exists():
+            create(self, path, b'{"format": 1, "run": "another", "created": "", "home": "/elsewhere"}')
+        create(self, path, data)
+
+    monkeypatch.setattr(LocalStorage, "create", late)
+    with pytest.raises(OwnershipError, match="belongs to another run"):
+        Run(tmp_path / "run", small().state, savers=[Saver(), Saver(other)])
+    assert b"another" in (other / "holdfast.json").read_bytes()
+
+
+def test_an_interval_that_nobody_goes_by_is_not_told(tmp_path: Path) -> None:
+    """A saver that decides by itself does not ask the policy that it was not given."""
+
+    class Own(Saver):
+        def should_save(self, moment: Any) -> str | None:
+            return "own" if moment.event == "epoch_end" else None
+
+    said: list[str] = []
+    job = small()
+    with Run(tmp_path / "run", job.state, savers=[Own()]) as run:
+        run.on_event = lambda event: said.append(event.kind)
+        job.fit(run, 2, lambda _: run.wait())
+    assert "saved" in said
+    assert "interval" not in said

@@ -15,15 +15,16 @@ from holdfast.cli.survey import Elsewhere, Survey
 from holdfast.cli.tables import Column, column, fitting, marked, table, text
 from holdfast.engine.catalog import Broken, Entry
 
-RESUME, ABANDONED, FOREIGN, FUTILE, PARTIAL, BROKEN = "→", "⊘", "≠", "↺", "◐", "✗"
+RESUME, ABANDONED, FOREIGN, DAMAGED, FUTILE, PARTIAL, BROKEN = "→", "⊘", "≠", "⚠", "↺", "◐", "✗"
 LEGEND = {
     RESUME: "a resume continues here",
     ABANDONED: "left behind by a rollback",
     FOREIGN: "written by another run",
+    DAMAGED: "found to be corrupt by a resume",
     FUTILE: "its error came again after a resume",
     PARTIAL: "holds only parts of the state: to load from, not to resume from",
 }
-STYLES = {RESUME: "bold green", ABANDONED: "dim", FOREIGN: "dim", FUTILE: "yellow", BROKEN: "bold red"}
+STYLES = {RESUME: "bold green", ABANDONED: "dim", FOREIGN: "dim", DAMAGED: "red", FUTILE: "yellow", BROKEN: "bold red"}
 _NAMED = 4
 """Columns without room that are called by their names."""
 
@@ -52,6 +53,7 @@ def mark_of(entry: Entry, found: Survey) -> str:
         RESUME: entry.name == found.resume,
         ABANDONED: entry.name in found.abandoned,
         FOREIGN: entry.name in found.foreign,
+        DAMAGED: entry.name in found.damaged,
         FUTILE: entry.name in found.futile,
         PARTIAL: not entry.whole,
     }

@@ -68,9 +68,10 @@ def _deleted(storage: LocalStorage, name: str, verdict: Verdict) -> Verdict:
 def _plan(found: Survey, phrases: list[str], abandoned: bool) -> dict[str, Verdict]:
     """For each checkpoint, oldest first, whether it stays. Phrases count and choose among those that a resume may use.
 
-    What a rollback left behind goes if ``abandoned`` ones are to go, what another run wrote never does.
+    What a rollback left behind goes if ``abandoned`` ones are to go; what another run wrote, or what is corrupt and may
+    be repaired from a copy, never does.
     """
-    from holdfast.cli.listing import ABANDONED, FOREIGN, LEGEND
+    from holdfast.cli.listing import ABANDONED, DAMAGED, FOREIGN, LEGEND
     from holdfast.engine.holds import held
     from holdfast.engine.pins import pinned
 
@@ -81,6 +82,8 @@ def _plan(found: Survey, phrases: list[str], abandoned: bool) -> dict[str, Verdi
     for one in found.entries:
         if one.name in found.foreign:
             verdicts[one.name] = Verdict(True, LEGEND[FOREIGN])
+        elif one.name in found.damaged - found.abandoned:
+            verdicts[one.name] = Verdict(True, LEGEND[DAMAGED])
         elif one.name in found.abandoned:
             reason = firm.get(one.name) if abandoned else "--abandoned deletes it"
             words = f"{LEGEND[ABANDONED]}, {reason}" if reason else LEGEND[ABANDONED]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.engine.catalog import Broken, Catalog, Entry
-from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile, resume_order
+from holdfast.engine.lineage import find_abandoned, find_damaged, find_foreign, find_futile, resume_order
 from holdfast.engine.pins import pinned
 from holdfast.engine.run_folder import AttemptRecord, read_attempts, read_folders
 from holdfast.errors import HoldfastError
@@ -27,9 +27,10 @@ class Elsewhere:
 class Survey:
     """The checkpoints of a folder, oldest first, the broken ones, and what stands in the way of a resume from them.
 
-    ``abandoned`` ones were left behind by a rollback, ``foreign`` ones are of another run, ``futile`` ones were saved
-    on an error that came again after a resume from them. ``resume`` is the name of the one that the next attempt
-    continues from, if its bytes verify then; where that is in another folder of the run, it is ``elsewhere``.
+    ``abandoned`` ones were left behind by a rollback, ``foreign`` ones are of another run, ``damaged`` ones were found
+    to be corrupt by a resume, ``futile`` ones were saved on an error that came again after one. ``resume`` is the name
+    of the one that the next attempt continues from, if its bytes verify then; where that is in another folder of the
+    run, it is ``elsewhere``.
     """
 
     storage: LocalStorage
@@ -38,6 +39,7 @@ class Survey:
     attempts: tuple[AttemptRecord, ...]
     abandoned: frozenset[str]
     foreign: frozenset[str]
+    damaged: frozenset[str]
     futile: frozenset[str]
     pinned: frozenset[str]
     resume: str | None
@@ -45,8 +47,9 @@ class Survey:
 
     @property
     def own(self) -> tuple[Entry, ...]:
-        """Those that count: neither left behind by a rollback nor of another run."""
-        return tuple(one for one in self.entries if one.name not in self.abandoned | self.foreign)
+        """Those that count: neither left behind by a rollback, nor of another run, nor found to be corrupt."""
+        left = self.abandoned | self.foreign | self.damaged
+        return tuple(one for one in self.entries if one.name not in left)
 
     @property
     def newest(self) -> Entry | None:
@@ -65,6 +68,7 @@ def survey(storage: LocalStorage) -> Survey:
     return Survey(
         storage=storage, entries=listing.entries, broken=listing.broken, attempts=tuple(attempts),
         abandoned=find_abandoned(listing.entries, attempts), foreign=find_foreign(storage, listing.entries),
+        damaged=find_damaged(storage, attempts),
         futile=futile, pinned=pinned(storage), resume=name if here else None,
         elsewhere=Elsewhere(name, place.root) if place is not None and not here else None,
     )  # fmt: skip

@@ -52,12 +52,12 @@ def establish(own: LocalStorage, others: Sequence[LocalStorage]) -> RunIdentity:
     run = _run_of(own, [found for _, found in known if found.home == home])
     for storage, found in known:
         if found.run != run:
-            raise OwnershipError(_foreign(storage, found, own))
+            raise OwnershipError(_foreign(storage, found, own.root))
         if found.home != home:
             _require_left(storage, found, own)
-    _record(own, RunIdentity(FORMAT, run, now()))
+    _record(own, RunIdentity(FORMAT, run, now()), home)
     for storage in others:
-        _record(storage, RunIdentity(FORMAT, run, now(), home))
+        _record(storage, RunIdentity(FORMAT, run, now(), home), home)
     return read_identity(own)
 
 
@@ -67,15 +67,26 @@ def _run_of(own: LocalStorage, mine: Sequence[RunIdentity]) -> str:
     return _run_of_checkpoints(own) or (mine[0].run if mine else uuid.uuid4().hex)
 
 
-def _record(storage: LocalStorage, identity: RunIdentity) -> None:
-    """Writes the record of a folder, unless what it says is there: it is kept as it was first made."""
+def _record(storage: LocalStorage, identity: RunIdentity, own: str) -> None:
+    """Writes the record of a folder, unless what it says is there: it is kept as it was first made.
+
+    Another run may be started at this moment, with the same new folder: one of them is refused.
+    """
     storage.prepare()
     if RUN_FILE in storage.list():
-        if read_identity(storage).home == identity.home:
+        if _is_recorded(storage, identity, own):
             return
         storage.remove(RUN_FILE)
     with contextlib.suppress(AlreadyExistsError):
         storage.create(RUN_FILE, msgspec.json.encode(identity))
+    _is_recorded(storage, identity, own)
+
+
+def _is_recorded(storage: LocalStorage, identity: RunIdentity, own: str) -> bool:
+    found = read_identity(storage)
+    if found.run != identity.run:
+        raise OwnershipError(_foreign(storage, found, own))
+    return found.home == identity.home
 
 
 def _identity(storage: LocalStorage) -> RunIdentity | None:
@@ -129,12 +140,12 @@ def _is_same(one: LocalStorage, other: LocalStorage) -> bool:
     return os.path.samefile(one.root, other.root)
 
 
-def _foreign(storage: LocalStorage, found: RunIdentity, own: LocalStorage) -> str:
+def _foreign(storage: LocalStorage, found: RunIdentity, own: str) -> str:
     home = f", whose own folder is {found.home}" if found.home else ""
     return (
-        f"{storage.url}: belongs to another run ({found.run}{home}) than {own.root}. Give the saver another folder, or "
+        f"{storage.url}: belongs to another run ({found.run}{home}) than {own}. Give the saver another folder, or "
         f"move that one away. If it is this run, and its own folder was lost, copy {storage.url}/{RUN_FILE} to "
-        f"{own.root}."
+        f"{own}."
     )
 
 

@@ -1,11 +1,12 @@
-"""What the attempts' records say of checkpoints: left behind by a rollback, or leading into the same failure again."""
+"""What the attempts' records say of checkpoints: left behind by a rollback, corrupt, leading into one failure again."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from holdfast.engine.catalog import Entry
-from holdfast.engine.identity import read_identity
+from holdfast.engine.identity import home_of, read_identity
 from holdfast.engine.journal import read_journal
 from holdfast.engine.run_folder import AttemptRecord, read_attempts
 from holdfast.format.names import RUN_FILE, CheckpointName
@@ -42,10 +43,30 @@ def find_foreign(storage: Storage, entries: Iterable[Entry]) -> frozenset[str]:
     return frozenset(one.name for one in entries if one.manifest.run != run)
 
 
+def find_damaged(storage: LocalStorage, attempts: Iterable[AttemptRecord]) -> frozenset[str]:
+    """Names of checkpoints in a folder of the run that an attempt found to be corrupt, and none has resumed from since.
+
+    A run that falls back makes the same ones once more, with the same metrics. A policy that counted both would keep
+    the first, and delete the good one.
+    """
+    home, here = os.path.realpath(home_of(storage).root), os.path.realpath(storage.root)
+    found: set[str] = set()
+    for record in attempts:
+        found.discard(record.resumed_from or "")
+        for path in record.damaged:
+            folder, name = os.path.split(path)
+            if os.path.realpath(os.path.join(home, folder)) == here:
+                found.add(name)
+    return frozenset(found)
+
+
 def usable(storage: LocalStorage, entries: Iterable[Entry]) -> list[Entry]:
-    """Those of ``entries`` that are meant by who asks for the run's: neither abandoned by a rollback nor another's."""
-    listed = list(entries)
-    left = find_abandoned(listed, read_attempts(storage)) | find_foreign(storage, listed)
+    """Those of ``entries`` that are meant by who asks for the run's.
+
+    They are neither abandoned by a rollback, nor another run's, nor found to be corrupt.
+    """
+    listed, attempts = list(entries), read_attempts(storage)
+    left = find_abandoned(listed, attempts) | find_foreign(storage, listed) | find_damaged(storage, attempts)
     return [one for one in listed if one.name not in left]
 
 

@@ -46,6 +46,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Checkpoints of other runs that this attempt began from."""
     folders: tuple[str, ...] = ()
     """Other folders that it saves into, as paths from the run's own: they stay right when all are moved together."""
+    damaged: tuple[str, ...] = ()
+    """Checkpoints, as such paths, that it found to hold other bytes than were committed."""
 
 
 class RunFolder:
@@ -113,6 +115,7 @@ class RunFolder:
     def claim(
         self, *, resumed_from: str | None, rollback: bool, others: Sequence[LocalStorage] = (),
         options: dict[str, dict[str, str]] | None = None, origins: tuple[Origin, ...] = (),
+        damaged: Sequence[tuple[LocalStorage, str]] = (),
     ) -> AttemptRecord:  # fmt: skip
         """Claims the next attempt number by a create-only record. Numbers of checkpoints in all folders count too."""
         used = [record.attempt for record in self.attempts()]
@@ -122,6 +125,7 @@ class RunFolder:
             attempt=number, host=socket.gethostname(), pid=os.getpid(), started=now(),
             resumed_from=resumed_from, rollback=rollback, command=tuple(sys.argv), options=options or {},
             origins=origins, folders=tuple(_from_here(self.storage, one) for one in others),
+            damaged=tuple(f"{_from_here(self.storage, one)}/{name}" for one, name in damaged),
         )  # fmt: skip
         self.storage.create(f"attempts/{number:04d}.json", msgspec.json.encode(record))
         return record

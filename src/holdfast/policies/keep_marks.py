@@ -64,9 +64,11 @@ class KeepEvery(KeepPolicy):
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         unit, interval = given(self)
         kept: dict[str, str] = {}
-        passed = 0
+        # A clock that was ahead for a while must not hide the marks of all the time until then.
+        passed = {0}
         for one in checkpoints:
             mark = math.floor(amount(one.progress, unit, one.created) / interval)
-            if mark > passed and not one.on_error:
-                kept[one.name], passed = f"every {interval:g} {unit}", mark
+            if mark not in passed and not one.on_error:
+                passed.add(mark)
+                kept[one.name] = f"every {interval:g} {unit}"
         return kept

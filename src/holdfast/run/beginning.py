@@ -19,6 +19,7 @@ from holdfast.hints import did_you_mean
 from holdfast.run.items import Items
 from holdfast.run.resumption import read_values
 from holdfast.run.selection import Progressing
+from holdfast.run.voice import Voice
 from holdfast.state.item import Restore
 from holdfast.state.loading import INTERNAL, fit, load
 from holdfast.storage.local import LocalStorage
@@ -26,11 +27,20 @@ from holdfast.storage.local import LocalStorage
 
 @dataclass(slots=True)
 class Source:
-    """A checkpoint of another run, and which of its items go into which of this run's: ``items`` by stored name."""
+    """A checkpoint of another run, and which of its items go into which of this run's: ``items`` by stored name.
+
+    ``named``: it was asked for by its name, and is not the newest of a folder, for which an older one may stand in.
+    """
 
     storage: LocalStorage
     entry: Entry
     items: dict[str, str]
+    named: bool = False
+
+    @property
+    def place(self) -> str:
+        """The path of the checkpoint."""
+        return str(Path(self.storage.root) / self.entry.name)
 
     @property
     def origin(self) -> Origin:
@@ -100,28 +110,59 @@ _PARTLY = (
 _WHOLE = f"To take only some items, name them: start_from={{'model': that path}}. {_PARTLY}"
 
 
-def begin_from(given: Any, items: Items, progressing: Progressing, undo: contextlib.ExitStack) -> Beginning:
+def begin_from(
+    given: Any, items: Items, voice: Voice, progressing: Progressing, undo: contextlib.ExitStack
+) -> Beginning:  # fmt: skip
     """What ``start_from`` names: a run folder or a checkpoint, or one for each of some items. ``undo`` lets it go.
 
-    Raises `UsageError` for what names nothing, `NotFoundError`, `CorruptError` or `MisfitError`.
+    Of a run folder it is the newest that verifies; others are named and skipped. Raises `UsageError` for what names
+    nothing, `NotFoundError`, `CorruptError` or `MisfitError`.
     """
-    if isinstance(given, Mapping):
-        sources = _by_item(given, items)
-    else:
-        storage, entry = _find(given, "start_from=", None)
-        sources = [Source(storage, entry, {name: name for name in items.items})]
-    beginning = Beginning(sources, whole=not isinstance(given, Mapping))
-    undo.callback(beginning.close)
-    # First: the other run may be going on, and its retention with it, while gigabytes are verified here.
-    beginning.hold()
-    beginning.fit(items)
-    for source in sources:
-        advance = progressing(f"verifying {source.entry.name}", bytes_to_read(source.entry))
+    skipped = _Skipped(voice)
+    while True:
+        beginning = Beginning(_sources(given, items, skipped), whole=not isinstance(given, Mapping))
+        undo.callback(beginning.close)
+        # First: the other run may be going on, and its retention with it, while gigabytes are verified here.
+        beginning.hold()
+        beginning.fit(items)
+        if all(_verifies(source, progressing, skipped) for source in beginning.sources):
+            return beginning
+        beginning.close()
+
+
+@dataclass(slots=True)
+class _Skipped:
+    """Checkpoints that cannot be used, by path, and each said once."""
+
+    voice: Voice
+    places: set[str] = field(default_factory=set)
+
+    def add(self, place: str, error: Exception) -> None:
+        if place not in self.places:
+            self.places.add(place)
+            self.voice.warn("skipped", f"start_from=: {error} It is skipped.", name=Path(place).name)
+
+
+def _verifies(source: Source, progressing: Progressing, skipped: _Skipped) -> bool:
+    advance = progressing(f"verifying {source.entry.name}", bytes_to_read(source.entry))
+    try:
         verify(source.storage, source.entry, advance=advance)
-    return beginning
+    except CorruptError as error:
+        if source.named:
+            raise
+        skipped.add(source.place, error)
+        return False
+    return True
 
 
-def _by_item(given: Mapping[str, Any], items: Items) -> list[Source]:
+def _sources(given: Any, items: Items, skipped: _Skipped) -> list[Source]:
+    if isinstance(given, Mapping):
+        return _by_item(given, items, skipped)
+    storage, entry, named = _find(given, "start_from=", None, skipped)
+    return [Source(storage, entry, {name: name for name in items.items}, named)]
+
+
+def _by_item(given: Mapping[str, Any], items: Items, skipped: _Skipped) -> list[Source]:
     if not given:
         raise UsageError("start_from={}: name an item of state= and a checkpoint for it, or leave it out.")
     found: dict[str, Source] = {}
@@ -131,7 +172,7 @@ def _by_item(given: Mapping[str, Any], items: Items) -> list[Source]:
             hint = did_you_mean(str(name), items.items)
             raise UsageError(f"{where}{one!r}: is no item of state=.{hint} There are: {', '.join(items.items)}.")
         path, stored = _path_and_item(one, name, where)
-        storage, entry = _find(path, where, stored)
+        storage, entry, named = _find(path, where, stored, skipped)
         if stored not in entry.manifest.items:
             has = [one for one in entry.manifest.items if one not in INTERNAL]
             hint = did_you_mean(stored, has)
@@ -139,12 +180,11 @@ def _by_item(given: Mapping[str, Any], items: Items) -> list[Source]:
                 f"{where}{one!r}: {entry.name} has no item {stored!r}.{hint} It has: {', '.join(has)}. One of another "
                 f"name: start_from={{{name!r}: (path, {has[0]!r})}}."
             )
-        place = str(Path(storage.root) / entry.name)
-        source = found.setdefault(place, Source(storage, entry, {}))
-        if stored in source.items:
-            place = f"{place}#{len(found)}"  # one stored item for two of this run: read twice
-            source = found.setdefault(place, Source(storage, entry, {}))
-        source.items[stored] = name
+        source = Source(storage, entry, {}, named)
+        known = found.setdefault(source.place, source)
+        if stored in known.items:
+            known = found.setdefault(f"{source.place}#{len(found)}", source)  # one for two of this run: read twice
+        known.items[stored] = name
     return list(found.values())
 
 
@@ -157,8 +197,11 @@ def _path_and_item(one: Any, name: str, where: str) -> tuple[Any, str]:
     return one, name
 
 
-def _find(path: Any, where: str, item: str | None) -> tuple[LocalStorage, Entry]:
-    """A checkpoint, which may be a copy of any name, or the newest of a run folder that holds ``item``, or all."""
+def _find(path: Any, where: str, item: str | None, skipped: _Skipped) -> tuple[LocalStorage, Entry, bool]:
+    """A checkpoint, which may be a copy of any name, or the newest of a run folder that holds ``item``, or all.
+
+    And whether it was named, by the path of its own.
+    """
     try:
         place = find(path)
     except NotFoundError as error:
@@ -166,9 +209,14 @@ def _find(path: Any, where: str, item: str | None) -> tuple[LocalStorage, Entry]
     except TypeError:
         raise UsageError(f"{where}{path!r}: expected the path of a run folder or of a checkpoint.") from None
     if place.name is not None:
-        return place.storage, reopen(place.storage, place.name)
-    entries = usable(place.storage, Catalog(place.storage).list().entries)
+        return place.storage, reopen(place.storage, place.name), True
+    listing, root = Catalog(place.storage).list(), Path(place.storage.root)
+    for broken in listing.broken:
+        skipped.add(str(root / broken.name), broken.error)
+    entries = [one for one in usable(place.storage, listing.entries) if str(root / one.name) not in skipped.places]
     fitting = [one for one in entries if (one.whole if item is None else item in one.manifest.items)]
+    if not entries and skipped.places:
+        raise CorruptError(f"{where}{str(path)!r}: none of this folder's checkpoints can be loaded.")
     if not entries:
         raise NotFoundError(f"{where}{str(path)!r}: this folder holds no checkpoint.")
-    return place.storage, (fitting or entries)[-1]
+    return place.storage, (fitting or entries)[-1], False

@@ -126,7 +126,7 @@ class _Opening:
         start_from = self._wishes.start_from
         if chosen.found is not None or start_from is None:
             return None
-        return begin_from(start_from, self._wishes.items, progressing, self._undo)
+        return begin_from(start_from, self._wishes.items, self._voice, progressing, self._undo)
 
     def _claim(self, chosen: Selection, beginning: Beginning | None) -> AttemptRecord:
         return self._house.claim(
@@ -134,6 +134,7 @@ class _Opening:
             rollback=chosen.rollback, others=self._others,
             options=in_words(self._wishes.options.used),
             origins=() if beginning is None else tuple(one.origin for one in beginning.sources),
+            damaged=chosen.damaged,
         )  # fmt: skip
 
     def _saves(self, writer: WriterHandle, identity: Identity, chosen: Selection) -> Saves:

@@ -86,7 +86,7 @@ class Run:
         config: Mapping[str, Any] | None,
     ) -> None:
         _require_platform()
-        self.folder = Path(options.folder()).absolute()
+        self.folder = Path(options.folder()).expanduser().absolute()
         items = Items(state)
         self.values: dict[str, Any] = {}
         wishes = Wishes(
@@ -95,7 +95,8 @@ class Run:
             stored_config=encode(_checked_config(config), "config") if config is not None else None,
             settings=settings(items.optimizers, items.schedulers),
         )  # fmt: skip
-        previous = _open.pop(self.folder, None)
+        self._place = Path(os.path.realpath(self.folder))
+        previous = _open.pop(self._place, None)
         if previous is not None:
             previous._close()
         self._voice = Voice()
@@ -106,7 +107,7 @@ class Run:
             undo.pop_all()
         self._house, self._session = opened.house, opened.session
         self.id, self.resumed_from = opened.run, opened.resumed_from
-        _open[self.folder] = self
+        _open[self._place] = self
         self._watch_exit()
 
     @classmethod
@@ -280,8 +281,8 @@ class Run:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        if _open.get(self.folder) is self:
-            del _open[self.folder]
+        if _open.get(self._place) is self:
+            del _open[self._place]
         atexit.unregister(self._at_exit)
         _hooked.discard(self)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
+from holdfast.format.reasons import ON_ERROR
 from holdfast.policies.moment import Event, Moment
 from holdfast.policies.save import Choice, parts
 from holdfast.run.costs import SaveCost
@@ -96,11 +97,14 @@ class Schedule:
         self.insisted = self.insisted or policy.insists(moment)
         self.urgent = self.urgent or policy.urgent(moment)
         self.ending = self.ending or policy.ends(moment)
-        self.request(reason)
+        # A resume passes over what was saved on an error that comes again: nobody else may use the word.
+        self.request(f"«{reason}»" if reason == ON_ERROR and moment.event != "error" else reason)
         return policy.remark(moment)
 
     def request(self, reason: str) -> None:
         """Adds a reason to save at the next chance."""
+        # Somebody's own policy may return what cannot be written.
+        reason = str(reason).encode(errors="backslashreplace").decode()
         if reason not in self.due:
             self.due.append(reason)
 
@@ -135,7 +139,7 @@ class Schedule:
         """Intervals that the policy has chosen since what saves cost was last known to have changed."""
         costs = moment.costs
         measured = costs.training, costs.persist, costs.measured
-        if measured == self._measured:
+        if measured == self._measured or type(self.saver).should_save is not Saver.should_save:
             return []
         self._measured, new = measured, []
         for index, policy in enumerate(parts(self.saver.save)):

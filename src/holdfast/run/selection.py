@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.engine.catalog import Broken, Catalog, Entry
-from holdfast.engine.lineage import find_abandoned, find_foreign, find_futile, resume_order
+from holdfast.engine.lineage import find_abandoned, find_damaged, find_foreign, find_futile, resume_order
 from holdfast.engine.read import bytes_to_read, verify
 from holdfast.engine.run_folder import AttemptRecord
 from holdfast.errors import CorruptError, NotFoundError, StorageError
@@ -35,6 +35,7 @@ class Selection:
 
     ``uncounted`` are names, by folder, that are abandoned, of another run, or found to be corrupt. ``parts`` is how
     many checkpoints there are that do not hold all of the state, ``abandoned`` how many a rollback leaves behind.
+    ``damaged`` are those that were found to be corrupt now, which later attempts and `holdfast prune` have to know.
     """
 
     found: Found | None = None
@@ -42,6 +43,7 @@ class Selection:
     parts: int = 0
     abandoned: int = 0
     uncounted: dict[str, frozenset[str]] = field(default_factory=dict)
+    damaged: list[tuple[LocalStorage, str]] = field(default_factory=list)
 
 
 def select(
@@ -56,14 +58,16 @@ def select(
     be loaded, and `NotFoundError` for a checkpoint's name that is not there.
     """
     survey = _Survey(folders, attempts, voice)
-    if isinstance(start_from, str) and not _has_gone_back(attempts, start_from, voice):
-        back = survey.named(start_from)
+    name = survey.own_name(start_from)
+    if name is not None and not _has_gone_back(attempts, name, voice):
+        back = survey.named(name)
         if back is not None:
             _verify(back, progress)
             return survey.going_back(back)
-        survey.require_no_name(start_from)
-    chosen, skipped = Selection(uncounted=survey.passed_over(), parts=survey.parts), list[str]()
-    candidates = list(survey.candidates(dict(chosen.uncounted)))
+        survey.require_no_name(name)
+    passed_over = survey.passed_over(attempts)
+    chosen, skipped = Selection(uncounted=survey.with_damaged(passed_over), parts=survey.parts), list[str]()
+    candidates = list(survey.candidates(passed_over))
     for found, following in itertools.zip_longest(candidates, candidates[1:]):
         try:
             _verify(found, progress)
@@ -71,9 +75,13 @@ def select(
             root, name = found.storage.root, found.entry.name
             skipped.append(found.storage.url)
             chosen.uncounted[root] = chosen.uncounted[root] | {name}
+            if isinstance(error, CorruptError):
+                chosen.damaged.append((found.storage, name))
             voice.warn("skipped", f"{error}{_instead(found, following)}", name=name)
             continue
         chosen.found = found
+        # It may have been repaired since an earlier attempt found it to be corrupt.
+        chosen.uncounted[found.storage.root] = chosen.uncounted[found.storage.root] - {found.entry.name}
         return chosen
     lost = skipped + [one.url for one in folders if one.root in resumable for _ in survey.broken[one.root]]
     if lost:
@@ -116,6 +124,16 @@ class _Survey:
             for broken in listing.broken:
                 voice.warn("skipped", f"{broken.error} It is skipped.", name=broken.name)
 
+    def own_name(self, start_from: object) -> str | None:
+        """The name that ``start_from`` is, or the last part of a path to a checkpoint in one of the run's folders."""
+        if not isinstance(start_from, str | os.PathLike):
+            return None
+        folder, name = os.path.split(os.fspath(start_from).rstrip("/"))
+        roots = {os.path.realpath(root) for root in self._entries}
+        if CheckpointName.parse(name) is None:
+            return None
+        return name if not folder or os.path.realpath(os.path.expanduser(folder)) in roots else None
+
     def named(self, name: str) -> Found | None:
         """The checkpoint of that name, wherever it is; what only claims to be one raises."""
         for storage, _ in self._entries.values():
@@ -134,7 +152,7 @@ class _Survey:
         Resuming from the newest instead would silently ignore what was asked for.
         """
         names = {one.name for _, entries in self._entries.values() for one in entries}
-        if names and CheckpointName.parse(start_from) is not None and not os.path.exists(start_from):
+        if names and not os.path.exists(start_from):
             there = "\n  ".join(sorted(names))
             raise NotFoundError(
                 f"start_from={start_from!r}: the run has no checkpoint of that name, and there is no such path."
@@ -143,23 +161,32 @@ class _Survey:
 
     def going_back(self, back: Found) -> Selection:
         """A rollback, which abandons what is newer."""
-        before, after = self.passed_over(), self.passed_over(later_than=back.entry.order)
+        last = self._attempts[-1].attempt if self._attempts else back.entry.manifest.attempt
+        record = AttemptRecord(
+            attempt=last + 1, host="", pid=0, started="", resumed_from=back.entry.name, rollback=True
+        )  # fmt: skip
+        before, after = self.passed_over(self._attempts), self.passed_over([*self._attempts, record])
         abandoned = {name for root, names in after.items() for name in names - before[root]}
-        return Selection(back, rollback=True, uncounted=after, abandoned=len(abandoned))
+        return Selection(back, rollback=True, uncounted=self.with_damaged(after), abandoned=len(abandoned))
 
-    def passed_over(self, later_than: tuple[int, int] | None = None) -> dict[str, frozenset[str]]:
-        """By folder, the names that a rollback has abandoned, or abandons now, and those of another run."""
-        return {root: self._passed_over(*one, later_than) for root, one in self._entries.items()}
+    def passed_over(self, attempts: Sequence[AttemptRecord]) -> dict[str, frozenset[str]]:
+        """By folder, the names that a rollback of one of ``attempts`` has abandoned, and those of another run."""
+        return {root: self._passed_over(*one, attempts) for root, one in self._entries.items()}
+
+    def with_damaged(self, passed_over: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+        """And those that an earlier attempt found to be corrupt: tried again, for a copy may have been put back."""
+        return {
+            root: names | find_damaged(self._entries[root][0], self._attempts) for root, names in passed_over.items()
+        }
 
     def _passed_over(
-        self, storage: LocalStorage, entries: Sequence[Entry], later_than: tuple[int, int] | None
+        self, storage: LocalStorage, entries: Sequence[Entry], attempts: Sequence[AttemptRecord]
     ) -> frozenset[str]:
         foreign = find_foreign(storage, entries)
         for name in foreign:
             text = f"{storage.url}/{name}: was written by another run, and is passed over."
             self._voice.warn("skipped", text, name=name, once=text)
-        later = {one.name for one in entries if later_than is not None and one.order > later_than}
-        return find_abandoned(entries, self._attempts) | foreign | later
+        return find_abandoned(entries, attempts) | foreign
 
     def candidates(self, passed: Mapping[str, frozenset[str]]) -> Iterator[Found]:
         """What a run can be resumed from, in the order in which it is tried, without those ``passed`` over."""
