@@ -86,6 +86,13 @@ def test_a_metric_that_is_none_is_refused(kind, arguments):
         kind(**arguments)
 
 
+def test_the_mode_may_come_second_where_nothing_else_does():
+    """`KeepBest` takes a count there, and says how the mode is given."""
+    assert OnBest("acc", "max") == OnBest("acc", mode="max")
+    with pytest.raises(UsageError, match=r"KeepBest\('acc', 'max'\): .* how many to keep; give mode='max' by name"):
+        KeepBest("acc", "max")  # type: ignore[arg-type]
+
+
 def test_an_improvement_below_nothing_is_refused():
     """It would save what is worse."""
     with pytest.raises(UsageError, match="improvement"):

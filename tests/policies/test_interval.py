@@ -108,6 +108,23 @@ def test_a_limit_is_no_reason_by_itself():
     assert policy.due(between(Progress(), Progress(elapsed=900))) is None
 
 
+@pytest.mark.parametrize(
+    ("policy", "now", "reason"),
+    [
+        (Every(epochs=1), Progress(epoch=1), "every epoch"),
+        (Every(tokens=1_000_000), Progress(tokens=1_000_000), "every 1000000 tokens"),
+        (AtMostEvery(minutes=1), Progress(elapsed=60), "at most every minute"),
+        (Every(hours=1.5), Progress(elapsed=5400), "every 1.5 hours"),
+        (Every(fraction=0.07), Progress(), "every 7 % of the run"),
+        (Every(steps=1) | Every(steps=1), Progress(step=1), "every step"),
+        (Every(steps=1) & Every(steps=1), Progress(step=1), "every step"),
+    ],
+)
+def test_a_reason_reads_well(policy, now, reason):
+    """One of a unit is named without its number, a large number in full, and what two say is said once."""
+    assert policy.due(between(Progress(), now, previous_share=0.0, share=0.1)) == reason
+
+
 @pytest.mark.parametrize("kind", [Every, AtMostEvery])
 @pytest.mark.parametrize(
     "arguments",

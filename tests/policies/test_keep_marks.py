@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -113,6 +114,28 @@ def test_a_union_keeps_what_any_of_them_keeps_with_all_reasons():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (KeepEvery(steps=1), "every step"),
+        (KeepWithin(days=1), "within 1 day"),
+        (KeepSize(500), "within 500 B"),
+        (KeepBest("loss"), "best by loss (2)"),
+        (KeepLast(1) | KeepLast(1), "last 1"),
+    ],
+)
+def test_a_reason_to_keep_reads_well(policy, reason):
+    """With its unit, and once if two policies of a union have the same."""
+    assert plan(policy, [made(1, metrics={"loss": 2.0}, created=1.0)], {}) == {"1": reason}
+
+
+def test_a_rule_that_fails_is_named_with_its_place():
+    """Its own error stays what it is."""
+    with pytest.raises(ZeroDivisionError) as error:
+        plan(KeepLast(1) | (lambda checkpoints: 1 / 0), [made(0)], {})
+    assert re.fullmatch(r"raised by the keep policy <lambda> \(.*test_keep_marks\.py:\d+\)", error.value.__notes__[0])
+
+
 def test_a_rule_may_say_why():
     """A callable that returns a mapping gives reasons of its own."""
     assert plan(KeepLast(1) | (lambda checkpoints: {"0": "dear to me"}), [made(0), made(1)], {})["0"] == "dear to me"
@@ -126,7 +149,7 @@ def test_a_rule_may_return_the_checkpoints_themselves():
 @pytest.mark.parametrize("answer", [["step-7"], [7], [None], {"step-7": "mine"}])
 def test_a_rule_that_names_what_is_not_there_is_an_error(answer):
     """What it means to keep would otherwise be deleted."""
-    with pytest.raises(UsageError, match="is no checkpoint it was shown"):
+    with pytest.raises(UsageError, match=r"<lambda> \(.*test_keep_marks\.py:\d+\) names .* is no checkpoint it was"):
         plan(KeepLast(1) | (lambda checkpoints: answer), [made(0), made(1)], {})
 
 

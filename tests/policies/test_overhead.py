@@ -96,7 +96,7 @@ def test_a_save_of_a_third_of_a_second_is_due_every_thirty():
     """At 1 %: the time that training stands still and the time that it is slowed down, both earned by a hundred."""
     cost = Costs(blocking=0.1, slowdown=0.2, persist=4, measured=True)
     assert Overhead(0.01).due(now(29.9, cost)) is None
-    assert Overhead(0.01).due(now(30.1, cost)) == "overhead 0.01 (every 30 s)"
+    assert Overhead(0.01).due(now(30.1, cost)) == "overhead 1 % (every 30 s)"
 
 
 @pytest.mark.parametrize("event", ["start", "end", "signal", "error"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from holdfast import AtEnd, AtMostEvery, AtStart, BeforeDeadline, Every, OnError, OnSignal
@@ -33,6 +35,18 @@ def test_any_callable_is_a_policy():
     policy = Every(steps=100) | at_seven | (lambda moment: "odd" if moment.progress.step % 2 else "")
     assert policy.due(between(Progress(step=6), Progress(step=7))) == "at_seven, odd"
     assert policy.due(between(Progress(step=7), Progress(step=8))) is None
+
+
+class Asked:
+    def __call__(self, moment: Moment) -> bool:
+        raise KeyError("val_loss")
+
+
+def test_a_callable_that_fails_is_named_with_its_place():
+    """Its own error goes on, with a note that tells which of several rules it was."""
+    with pytest.raises(KeyError) as error:
+        (Every(steps=100) | Asked()).due(between(Progress(), Progress()))
+    assert re.fullmatch(r"raised by the save policy Asked \(.*test_save\.py:\d+\)", error.value.__notes__[0])
 
 
 def test_or_is_flat_and_names_every_reason():

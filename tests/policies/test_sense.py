@@ -9,9 +9,14 @@ from holdfast import (
     AtEnd,
     AtMostEvery,
     AtStart,
+    BeforeDeadline,
     Every,
+    KeepAll,
     KeepBest,
+    KeepEvery,
     KeepLast,
+    KeepSize,
+    KeepWithin,
     OnBest,
     OnError,
     OnSignal,
@@ -93,11 +98,17 @@ def test_the_metrics_that_policies_wait_for():
         ((Every(fraction=0.05) | Every(minutes=10)) & Overhead(0.01),
          "(Every(fraction=0.05) | Every(minutes=10)) & Overhead(fraction=0.01)"),
         (KeepLast(3) | KeepBest("loss", 2), "KeepLast(count=3) | KeepBest(metric='loss', count=2)"),
+        (KeepEvery(days=1) | KeepWithin(hours=6) | KeepSize("5 GB") | KeepAll(),
+         "KeepEvery(days=1) | KeepWithin(hours=6) | KeepSize(limit='5 GB') | KeepAll()"),
+        (At(steps=[9, 5]) | AtStart() | OnError() | OnSignal(exit_code=75),
+         "At(steps=[5, 9]) | AtStart() | OnError() | OnSignal(exit_code=75)"),
+        (BeforeDeadline(at="2026-11-26T09:00+01:00") | BeforeDeadline(notice="/run/preempt", stop=True),
+         "BeforeDeadline(at='2026-11-26T08:00:00+00:00') | BeforeDeadline(notice='/run/preempt', stop=True)"),
     ],
 )  # fmt: skip
 def test_a_policy_is_shown_as_one_would_write_it(policy, text):
-    """Without what it was not given."""
-    assert written(policy) == text
+    """Without what it was not given, in records and in `repr`, which errors show."""
+    assert written(policy) == repr(policy) == text
 
 
 def test_a_callable_is_shown_by_its_name():

@@ -15,19 +15,19 @@ from holdfast.types import Json
 Mode = Literal["min", "max"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class OnBest(SavePolicy):
     """Due when ``metric`` was logged and is better, by more than ``improvement``, than it was at the last such save.
 
     ``mode`` says whether less or more is better. Values that are no numbers (NaN) are never better. The best value is
     part of the checkpoint, so a restart or a moved folder does not forget it.
 
-    >>> OnBest("val_loss", mode="min")
-    OnBest(metric='val_loss', mode='min', improvement=0.0)
+    >>> OnBest("accuracy", mode="max")
+    OnBest(metric='accuracy', mode='max')
     """
 
     metric: str
-    mode: Mode = field(default="min", kw_only=True)
+    mode: Mode = "min"
     improvement: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:

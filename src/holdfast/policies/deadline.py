@@ -27,7 +27,7 @@ RETRY_SECONDS = 10.0
 _YEAR_10000 = 253402300800
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class BeforeDeadline(SavePolicy):
     """Due once before a known end: so early that the save is durable ``margin`` seconds before it.
 

@@ -11,7 +11,7 @@ from holdfast.policies.moment import Moment
 from holdfast.policies.save import SavePolicy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AtStart(SavePolicy):
     """Due before the first batch of a run that starts anew: what everything began from."""
 
@@ -22,7 +22,7 @@ class AtStart(SavePolicy):
         return moment.event == "start"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AtEnd(SavePolicy):
     """Due when the run ends. A final save is made anyway; this says so."""
 
@@ -30,7 +30,7 @@ class AtEnd(SavePolicy):
         return AT_END if moment.event == "end" else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class OnSignal(SavePolicy):
     """Due when the process is asked to stop: SIGTERM, SIGINT, SIGUSR1, SIGUSR2. The run saves, then exits.
 
@@ -41,7 +41,7 @@ class OnSignal(SavePolicy):
     where a save takes longer, the run says so. Raises `UsageError` for anything else.
 
     >>> OnSignal(exit_code=75, requeue=True)
-    OnSignal(exit_code=75, requeue=True, grace=None)
+    OnSignal(exit_code=75, requeue=True)
     """
 
     exit_code: int | None = None
@@ -62,7 +62,7 @@ class OnSignal(SavePolicy):
         return ON_SIGNAL if moment.event == "signal" else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class OnError(SavePolicy):
     """Due when an exception ends the loop: the last boundary is saved, if nothing has changed since."""
 

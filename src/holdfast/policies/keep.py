@@ -14,6 +14,7 @@ import msgspec
 from holdfast.engine.catalog import Entry
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.format.values import decode
+from holdfast.policies.written import Written, name_of, place_of
 from holdfast.types import Progress
 
 
@@ -58,7 +59,7 @@ Rule = Callable[[Sequence[Kept]], Mapping[str, str] | Iterable[str | Kept]]
 """A callable in place of a policy: those that stay, or their names, perhaps each with why."""
 
 
-class KeepPolicy(abc.ABC):
+class KeepPolicy(Written, abc.ABC):
     """Says which checkpoints stay. Subclass it for anything that is missing."""
 
     __slots__ = ()
@@ -74,38 +75,54 @@ class KeepPolicy(abc.ABC):
         return _union(other, self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KeepAny(KeepPolicy):
     """Keeps what any of ``policies`` keeps; the reason names all that do."""
 
     policies: tuple[KeepPolicy, ...]
+
+    def in_code(self) -> str:
+        return " | ".join(one.in_code() for one in self.policies)
 
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         found: dict[str, list[str]] = {}
         for policy in self.policies:
             for name, reason in policy.reasons(checkpoints).items():
                 found.setdefault(name, []).append(reason)
-        return {name: ", ".join(reasons) for name, reasons in found.items()}
+        return {name: ", ".join(dict.fromkeys(reasons)) for name, reasons in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KeepWhen(KeepPolicy):
     """Keeps what ``rule`` names: any callable that takes the checkpoints, oldest first.
 
-    >>> every_other = KeepWhen(lambda checkpoints: checkpoints[::2])
+    >>> KeepWhen(lambda checkpoints: checkpoints[::2])
+    <lambda>
     """
 
     rule: Rule
 
+    def in_code(self) -> str:
+        return name_of(self.rule)
+
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
+        try:
+            answer = self._answer(checkpoints)
+        except Exception as error:
+            error.add_note(f"raised by the keep policy {place_of(self.rule)}")
+            raise
+        _check_names(answer, checkpoints, place_of(self.rule))
+        return answer
+
+    def _answer(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         answer = self.rule(checkpoints)
         if isinstance(answer, Mapping):
             return answer
         names = (one.name if isinstance(one, Kept) else one for one in answer)
-        return dict.fromkeys(names, getattr(self.rule, "__name__", "rule"))
+        return dict.fromkeys(names, name_of(self.rule))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KeepAll(KeepPolicy):
     """Nothing goes."""
 

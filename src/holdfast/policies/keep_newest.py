@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from holdfast.errors import UsageError
 from holdfast.policies.keep import KeepPolicy, Kept
-from holdfast.policies.units import SECONDS, given, require_interval
+from holdfast.policies.units import SECONDS, given, how_many, require_interval
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KeepLast(KeepPolicy):
     """The newest ``count`` stay. Checkpoints saved on an error come on top: they never push out good ones."""
 
@@ -30,12 +30,12 @@ class KeepLast(KeepPolicy):
         return _with_errors(checkpoints, dict.fromkeys(regular, f"last {self.count}"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class KeepWithin(KeepPolicy):
     """What is not older than so much, seen from the newest checkpoint. Give exactly one unit.
 
-    >>> KeepWithin(hours=6)  # doctest: +ELLIPSIS
-    KeepWithin(...)
+    >>> KeepWithin(hours=6)
+    KeepWithin(hours=6)
     """
 
     minutes: float | None = None
@@ -54,11 +54,11 @@ class KeepWithin(KeepPolicy):
             # None is younger than the one behind it, whatever a clock said: else one from the future stays for ever.
             latest = min(latest, one.created)
             if latest >= checkpoints[-1].created - value * SECONDS[unit]:
-                kept[one.name] = f"within {value:g} {unit}"
+                kept[one.name] = f"within {how_many(value, unit)}"
         return kept
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KeepSize(KeepPolicy):
     """The newest whose sizes together are within ``limit``, bytes or a text such as ``"50 GiB"``. Always at least one.
 
@@ -80,7 +80,8 @@ class KeepSize(KeepPolicy):
 
     def reasons(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         regular = [one for one in checkpoints if not one.on_error]
-        return _with_errors(checkpoints, dict.fromkeys(self._fitting(regular), f"within {self.limit}"))
+        limit = f"{self.limit} B" if isinstance(self.limit, int) else self.limit
+        return _with_errors(checkpoints, dict.fromkeys(self._fitting(regular), f"within {limit}"))
 
     def _fitting(self, checkpoints: Sequence[Kept]) -> Iterator[str]:
         total = 0

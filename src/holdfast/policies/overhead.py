@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from holdfast.errors import UsageError
 from holdfast.policies.moment import Moment
 from holdfast.policies.save import Choice, SavePolicy
+from holdfast.policies.units import percent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Overhead(SavePolicy):
     """Saves as often as it can while saving takes at most ``fraction`` of the training time.
 
@@ -26,7 +27,7 @@ class Overhead(SavePolicy):
     divide what is left of the run into equal parts, but never below the bound.
 
     >>> Overhead(0.01)
-    Overhead(fraction=0.01, mean_time_between_failures=None)
+    Overhead(fraction=0.01)
     """
 
     fraction: float
@@ -43,7 +44,7 @@ class Overhead(SavePolicy):
         if moment.costs.writing or moment.event not in ("boundary", "epoch_end"):
             return None
         seconds = self._seconds(moment)
-        return f"overhead {self.fraction:.3g} (every {seconds:.3g} s)" if moment.since_save >= seconds else None
+        return f"overhead {percent(self.fraction)} (every {seconds:.3g} s)" if moment.since_save >= seconds else None
 
     def choice(self, moment: Moment) -> Choice:
         """The interval that holds now, and why it is that long."""

@@ -19,7 +19,7 @@ from holdfast.policies.keep_marks import KeepBest, KeepEvery
 from holdfast.policies.keep_newest import KeepLast, KeepSize, KeepWithin
 from holdfast.policies.overhead import Overhead
 from holdfast.policies.save import AllOf, AnyOf, SavePolicy
-from holdfast.policies.units import COUNTS, SECONDS
+from holdfast.policies.units import COUNTS, SECONDS, SINGULAR
 
 Build = Callable[[re.Match[str]], Any]
 
@@ -40,13 +40,12 @@ _NAMES = ("val_loss", "/run/preempt")
 """Words of examples in whose place any other may stand."""
 
 
-_SINGULAR = {unit: "batch" if unit == "batches" else unit.removesuffix("s") for unit in (*COUNTS, *SECONDS)}
-_PLURAL = {singular: unit for unit, singular in _SINGULAR.items()}
+_PLURAL = {singular: unit for unit, singular in SINGULAR.items()}
 
 
 def _unit(*units: str) -> str:
     """A unit in the plural or, after a 1, in the singular."""
-    return "(?P<unit>" + "|".join(f"{unit}|{_SINGULAR[unit]}" for unit in units) + ")"
+    return "(?P<unit>" + "|".join(f"{unit}|{SINGULAR[unit]}" for unit in units) + ")"
 
 
 def _mode(match: re.Match[str]) -> Mode:
@@ -125,8 +124,8 @@ def save_policy(phrases: str | Sequence[str], where: str = "save") -> SavePolicy
 
     Raises `UsageError` that names ``where``, the phrase, and the nearest phrase that exists.
 
-    >>> save_policy(["every 200 steps", "at end"])  # doctest: +ELLIPSIS
-    AnyOf(...)
+    >>> save_policy(["every 200 steps", "at end"])
+    Every(steps=200) | AtEnd()
     """
     policies = [_both(one, where) for one in _listed(phrases, where)]
     return policies[0] if len(policies) == 1 else AnyOf(tuple(policies))

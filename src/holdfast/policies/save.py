@@ -9,6 +9,7 @@ from typing import Any
 
 from holdfast.errors import UsageError
 from holdfast.policies.moment import Moment
+from holdfast.policies.written import Written, name_of, place_of
 from holdfast.types import Json
 
 Rule = Callable[[Moment], Any]
@@ -23,7 +24,7 @@ class Choice:
     because: str
 
 
-class SavePolicy(abc.ABC):
+class SavePolicy(Written, abc.ABC):
     """Says whether a checkpoint is due at a moment, and why. Subclass it for anything that is missing."""
 
     __slots__ = ()
@@ -81,15 +82,18 @@ def _remarks(policies: tuple[SavePolicy, ...], moment: Moment) -> str | None:
     return " ".join(text for policy in policies if (text := policy.remark(moment)) is not None) or None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AnyOf(SavePolicy):
     """Due when any of ``policies`` is; the reason names all that are."""
 
     policies: tuple[SavePolicy, ...]
 
+    def in_code(self) -> str:
+        return " | ".join(one.in_code() for one in self.policies)
+
     def due(self, moment: Moment) -> str | None:
         reasons = [reason for policy in self.policies if (reason := policy.due(moment)) is not None]
-        return ", ".join(reasons) or None
+        return ", ".join(dict.fromkeys(reasons)) or None
 
     def remember(self, moment: Moment) -> Mapping[str, Json]:
         return _together(self.policies, moment)
@@ -107,7 +111,7 @@ class AnyOf(SavePolicy):
         return _remarks(self.policies, moment)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AllOf(SavePolicy):
     """Due when all of ``policies`` are.
 
@@ -117,10 +121,14 @@ class AllOf(SavePolicy):
 
     policies: tuple[SavePolicy, ...]
 
+    def in_code(self) -> str:
+        inner = (f"({one.in_code()})" if isinstance(one, AnyOf) else one.in_code() for one in self.policies)
+        return " & ".join(inner)
+
     def due(self, moment: Moment) -> str | None:
         whole = moment.since_saved()
         reasons = [policy.due(whole) for policy in self.policies]
-        return None if None in reasons else " and ".join(str(reason) for reason in reasons)
+        return None if None in reasons else " and ".join(dict.fromkeys(map(str, reasons)))
 
     def remember(self, moment: Moment) -> Mapping[str, Json]:
         return _together(self.policies, moment.since_saved()) if self.due(moment) is not None else {}
@@ -138,21 +146,28 @@ class AllOf(SavePolicy):
         return None if self.due(moment) is None else _remarks(self.policies, moment.since_saved())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class When(SavePolicy):
     """Due when ``rule`` says so: any callable that takes a `Moment`.
 
-    >>> When(lambda moment: moment.progress.step in (10, 100, 1000))  # doctest: +ELLIPSIS
-    When(...)
+    >>> When(lambda moment: moment.progress.step in (10, 100, 1000))
+    <lambda>
     """
 
     rule: Rule
 
+    def in_code(self) -> str:
+        return name_of(self.rule)
+
     def due(self, moment: Moment) -> str | None:
-        answer = self.rule(moment)
+        try:
+            answer = self.rule(moment)
+        except Exception as error:
+            error.add_note(f"raised by the save policy {place_of(self.rule)}")
+            raise
         if isinstance(answer, str):
             return answer or None
-        return getattr(self.rule, "__name__", "rule") if answer else None
+        return name_of(self.rule) if answer else None
 
 
 def as_policy(value: object) -> SavePolicy | None:

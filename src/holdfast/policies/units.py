@@ -12,6 +12,7 @@ from holdfast.types import Progress
 COUNTS = {"steps": "step", "batches": "batches", "epochs": "epoch", "samples": "samples", "tokens": "tokens"}
 """Units that are counted, and the field of the progress that counts them."""
 SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+SINGULAR = {unit: "batch" if unit == "batches" else unit.removesuffix("s") for unit in (*COUNTS, *SECONDS)}
 
 
 def given(policy: Any) -> tuple[str, Any]:
@@ -51,6 +52,36 @@ def require_above_zero(policy: Any, unit: str, value: Any) -> None:
 def amount(progress: Progress, unit: str, seconds: float) -> Any:
     """How many of ``unit`` the progress is; ``seconds`` is what counts as time."""
     return seconds / SECONDS[unit] if unit in SECONDS else getattr(progress, COUNTS[unit])
+
+
+def every(number: float, unit: str) -> str:
+    """An interval in words.
+
+    >>> every(200, "steps"), every(1, "epochs"), every(0.05, "fraction")
+    ('every 200 steps', 'every epoch', 'every 5 % of the run')
+    """
+    if unit == "fraction":
+        return f"every {percent(number)} of the run"
+    return f"every {SINGULAR[unit]}" if number == 1 else f"every {how_many(number, unit)}"
+
+
+def how_many(number: float, unit: str) -> str:
+    """A number of a unit in words.
+
+    >>> how_many(1, "days"), how_many(1000000, "tokens"), how_many(2.50, "hours")
+    ('1 day', '1000000 tokens', '2.5 hours')
+    """
+    shown = str(number) if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {SINGULAR[unit] if number == 1 else unit}"
+
+
+def percent(fraction: float) -> str:
+    """A part of the whole in words.
+
+    >>> percent(0.07)
+    '7 %'
+    """
+    return f"{100 * fraction:.3g} %"
 
 
 def _all_given(policy: Any) -> dict[str, Any]:

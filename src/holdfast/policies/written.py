@@ -2,37 +2,63 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
+from datetime import datetime
 from typing import Any
 
-from holdfast.policies.keep import KeepAny, KeepWhen
-from holdfast.policies.save import AllOf, AnyOf, When
+
+class Written:
+    """Is shown as one would write it in code, without what it was not given."""
+
+    __slots__ = ()
+
+    def in_code(self) -> str:
+        """The policy in code."""
+        options = ", ".join(f"{name}={_value(value)}" for name, value in _given(self).items())
+        return f"{type(self).__name__}({options})"
+
+    def __repr__(self) -> str:
+        return self.in_code()
 
 
-def written(policy: Any) -> str:
-    """A save or keep policy in code, without what it was not given.
+def written(policy: Written) -> str:
+    """A save or keep policy in code, also one of somebody's own.
 
     >>> from holdfast import AtEnd, AtMostEvery, Every, OnBest
     >>> written(Every(steps=200) | OnBest("loss") & AtMostEvery(minutes=5) | AtEnd())
     "Every(steps=200) | OnBest(metric='loss') & AtMostEvery(minutes=5) | AtEnd()"
     """
-    if isinstance(policy, AnyOf | KeepAny):
-        return " | ".join(map(written, policy.policies))
-    if isinstance(policy, AllOf):
-        inner = (f"({written(one)})" if isinstance(one, AnyOf) else written(one) for one in policy.policies)
-        return " & ".join(inner)
-    if isinstance(policy, When | KeepWhen):
-        return str(getattr(policy.rule, "__name__", type(policy.rule).__name__))
-    if not is_dataclass(policy):  # somebody's own, whose repr may have an address in it
-        return f"{type(policy).__name__}()"
-    given = ((one.name, getattr(policy, one.name)) for one in fields(policy) if _is_given(policy, one))
-    return f"{type(policy).__name__}({', '.join(f'{name}={_value(value)}' for name, value in given)})"
+    return policy.in_code()
 
 
-def _is_given(policy: Any, one: Any) -> bool:
-    return one.default is MISSING or getattr(policy, one.name) != one.default
+def name_of(rule: Callable[..., Any]) -> str:
+    """The name of a callable: its address is another in every process."""
+    return str(getattr(rule, "__name__", type(rule).__name__))
+
+
+def place_of(rule: Callable[..., Any]) -> str:
+    """The name of a callable, with the file and line where that is known.
+
+    >>> place_of(len)
+    'len'
+    """
+    code = getattr(getattr(rule, "__func__", rule), "__code__", None) or getattr(type(rule).__call__, "__code__", None)
+    return f"{name_of(rule)} ({code.co_filename}:{code.co_firstlineno})" if code is not None else name_of(rule)
+
+
+def _given(policy: Any) -> dict[str, Any]:
+    """The fields that are not at their default; none of a class of somebody's own that has no fields."""
+    values = {one: getattr(policy, one.name) for one in fields(policy)} if is_dataclass(policy) else {}
+    return {one.name: value for one, value in values.items() if one.default is MISSING or value != one.default}
 
 
 def _value(value: Any) -> str:
-    """A callable by its name: its address is another in every process."""
-    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else repr(value)
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    if isinstance(value, tuple):
+        return repr(list(value))
+    if isinstance(value, datetime):
+        return repr(value.isoformat())
+    return repr(os.fspath(value)) if isinstance(value, os.PathLike) else repr(value)
