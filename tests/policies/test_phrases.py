@@ -19,11 +19,13 @@ from holdfast import (
     KeepEvery,
     KeepLast,
     KeepSize,
+    KeepWhen,
     KeepWithin,
     OnBest,
     OnError,
     OnSignal,
     Overhead,
+    When,
 )
 from holdfast.errors import UsageError
 from holdfast.policies.phrases import _KEEP, _SAVE, keep_policy, save_policy
@@ -76,10 +78,16 @@ HALF_A_MINUTE = BeforeDeadline(notice="/run/preempt", grace=30)
         ("every 10 minutes & overhead 1 %", Every(minutes=10) & Overhead(0.01)),
         ("on best loss & at most every 5 minutes", OnBest("loss") & AtMostEvery(minutes=5)),
         (["every 200 steps", "at end"], Every(steps=200) | AtEnd()),
+        ("every 100 steps | at end|on error", Every(steps=100) | AtEnd() | OnError()),
+        ("at end | every 10 minutes & overhead 1 %", AtEnd() | Every(minutes=10) & Overhead(0.01)),
+        (["at start | at end", "on error"], AtStart() | AtEnd() | OnError()),
+        (["at start", AtEnd() | OnError(), max], AtStart() | AtEnd() | OnError() | max),
+        (AtEnd() | OnError(), AtEnd() | OnError()),
+        (max, When(max)),
     ],
 )
 def test_a_phrase_is_the_policy_that_it_says(phrase, policy):
-    """Each way to save has a phrase; a list is `|`, an `&` is `&`."""
+    """Each way to save has a phrase; a list, which may have policies and callables in it, is `|`."""
     assert save_policy(phrase) == policy
 
 
@@ -97,6 +105,9 @@ def test_a_phrase_is_the_policy_that_it_says(phrase, policy):
         ("size 50 GiB", KeepSize("50 GiB")),
         ("all", KeepAll()),
         (["last 3", "best val_loss min 2"], KeepLast(3) | KeepBest("val_loss", 2)),
+        ("last 3 | best val_loss min 2", KeepLast(3) | KeepBest("val_loss", 2)),
+        (["last 3", KeepBest("val_loss"), sorted], KeepLast(3) | KeepBest("val_loss") | sorted),
+        (sorted, KeepWhen(sorted)),
     ],
 )
 def test_a_keep_phrase_is_the_policy_that_it_says(phrase, policy):
@@ -132,9 +143,15 @@ def test_a_keep_phrase_is_the_policy_that_it_says(phrase, policy):
         (keep_policy, "last three", r"at word 2, 'three'"),
         (keep_policy, "newest 3", "Did you mean"),
         (keep_policy, "size many", "expected bytes or a size"),
-        (keep_policy, [], "expected a phrase"),
-        (keep_policy, 3, "expected a phrase"),
-        (keep_policy, ["last 3", 4], "expected a phrase"),
+        (keep_policy, [], r"option=\[\]: expected a KeepPolicy such as KeepLast\(3\), a phrase such as"),
+        (save_policy, 3, r"option=3: expected a SavePolicy such as Every\(steps=200\), a phrase such as"),
+        (save_policy, Every, "option=<class .*>: expected a SavePolicy"),
+        (keep_policy, ["last 3", 4], r"option\[1\]=4: expected a KeepPolicy"),
+        (keep_policy, [KeepLast(3), Every(steps=2)], r"option\[1\]=Every\(steps=2\): expected a KeepPolicy"),
+        (save_policy, "at end | ", "'' is no phrase"),
+        (save_policy, "at end | at strat", 'Did you mean "at start"'),
+        (keep_policy, "last 3 | lst 2", "'lst 2' is no phrase"),
+        (keep_policy, "last 3 & all", "'last 3 & all' is no phrase"),
     ],
 )  # fmt: skip
 def test_what_is_no_phrase_is_refused_with_the_word_and_the_nearest(parse, phrase, said):

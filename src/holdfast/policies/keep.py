@@ -147,6 +147,11 @@ def _union(*given: object) -> KeepPolicy:
     return KeepAny(tuple(found))
 
 
+def keep_any(policies: Sequence[KeepPolicy]) -> KeepPolicy:
+    """Their union, flat; a single one as it is."""
+    return policies[0] if len(policies) == 1 else _union(*policies)
+
+
 def plan(policy: KeepPolicy, checkpoints: Sequence[Kept], protected: Mapping[str, str]) -> dict[str, str | None]:
     """For each checkpoint, oldest first, why it stays, or None if it goes.
 

@@ -7,19 +7,29 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from holdfast.errors import UsageError
 from holdfast.policies.best import Mode, OnBest
 from holdfast.policies.deadline import BeforeDeadline
 from holdfast.policies.event import AtEnd, AtStart, OnError, OnSignal
 from holdfast.policies.interval import At, AtMostEvery, Every
-from holdfast.policies.keep import KeepAll, KeepAny, KeepPolicy
+from holdfast.policies.keep import KeepAll, KeepPolicy, as_keep_policy, keep_any
+from holdfast.policies.keep import Rule as KeepRule
 from holdfast.policies.keep_marks import KeepBest, KeepEvery
 from holdfast.policies.keep_newest import KeepLast, KeepSize, KeepWithin
 from holdfast.policies.overhead import Overhead
-from holdfast.policies.save import AllOf, AnyOf, SavePolicy
+from holdfast.policies.save import AllOf, SavePolicy, any_of, as_policy
+from holdfast.policies.save import Rule as SaveRule
 from holdfast.policies.units import COUNTS, SECONDS, SINGULAR
+
+SaveOption = SavePolicy | SaveRule | str | Sequence[SavePolicy | SaveRule | str]
+KeepOption = KeepPolicy | KeepRule | str | Sequence[KeepPolicy | KeepRule | str]
+"""A policy, a callable in place of one, a phrase as in a configuration file, or a list of these."""
+_SAVE_OPTION = (
+    'a SavePolicy such as Every(steps=200), a phrase such as "every 200 steps", a callable that takes a Moment'
+)
+_KEEP_OPTION = 'a KeepPolicy such as KeepLast(3), a phrase such as "last 3", a callable that takes the checkpoints'
 
 Build = Callable[[re.Match[str]], Any]
 
@@ -119,26 +129,40 @@ _KEEP = (
 )  # fmt: skip
 
 
-def save_policy(phrases: str | Sequence[str], where: str = "save") -> SavePolicy:
-    """The save policy of one phrase or several, any of which is enough; ``&`` in a phrase joins two that both must be.
+def save_policy(given: SaveOption, where: str = "save") -> SavePolicy:
+    """The save policy that a phrase, a policy or a callable stands for, or any of a list of them.
+
+    In a phrase ``|`` joins two of which one is enough, and ``&``, which binds tighter, two that both have to be due.
 
     Raises `UsageError` that names ``where``, the phrase, and the nearest phrase that exists.
 
     >>> save_policy(["every 200 steps", "at end"])
     Every(steps=200) | AtEnd()
     """
-    policies = [_both(one, where) for one in _listed(phrases, where)]
-    return policies[0] if len(policies) == 1 else AnyOf(tuple(policies))
+    policies = [
+        _save_phrase(one, where) if isinstance(one, str) else as_policy(one) or _refuse(name, one, _SAVE_OPTION)
+        for name, one in _listed(given, where, _SAVE_OPTION)
+    ]
+    return any_of(policies)
 
 
-def keep_policy(phrases: str | Sequence[str], where: str = "keep") -> KeepPolicy:
-    """The keep policy of one phrase or several: what any of them keeps stays. Raises like `save_policy`.
+def keep_policy(given: KeepOption, where: str = "keep") -> KeepPolicy:
+    """The keep policy that the same stands for: what any of a list or of a phrase with ``|`` keeps stays.
+
+    Raises like `save_policy`.
 
     >>> keep_policy("last 3")
     KeepLast(count=3)
     """
-    policies: list[KeepPolicy] = [_parsed(one, _KEEP, where) for one in _listed(phrases, where)]
-    return policies[0] if len(policies) == 1 else KeepAny(tuple(policies))
+    policies = [
+        _keep_phrase(one, where) if isinstance(one, str) else as_keep_policy(one) or _refuse(name, one, _KEEP_OPTION)
+        for name, one in _listed(given, where, _KEEP_OPTION)
+    ]
+    return keep_any(policies)
+
+
+def _save_phrase(phrase: str, where: str) -> SavePolicy:
+    return any_of([_both(one, where) for one in phrase.split("|")])
 
 
 def _both(phrase: str, where: str) -> SavePolicy:
@@ -146,11 +170,21 @@ def _both(phrase: str, where: str) -> SavePolicy:
     return policies[0] if len(policies) == 1 else AllOf(tuple(policies))
 
 
-def _listed(phrases: object, where: str) -> list[str]:
-    given = [phrases] if isinstance(phrases, str) else phrases
-    if not isinstance(given, Sequence) or not given or not all(isinstance(one, str) for one in given):
-        raise UsageError(f"{where} = {phrases!r}: expected a phrase in quotes, or a list of them.")
-    return list(given)
+def _keep_phrase(phrase: str, where: str) -> KeepPolicy:
+    return keep_any([_parsed(one, _KEEP, where) for one in phrase.split("|")])
+
+
+def _listed(given: object, where: str, expected: str) -> list[tuple[str, Any]]:
+    """Each entry of a list, or what is no list, with its name."""
+    if not isinstance(given, list | tuple):
+        return [(where, given)]
+    if not given:
+        _refuse(where, given, expected)
+    return [(f"{where}[{index}]", one) for index, one in enumerate(given)]
+
+
+def _refuse(name: str, value: object, expected: str) -> NoReturn:
+    raise UsageError(f"{name}={value!r}: expected {expected}, or a list of these.")
 
 
 def _parsed(phrase: str, forms: tuple[Form, ...], where: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +184,16 @@ def _combined(kind: type[AnyOf] | type[AllOf], *given: object) -> SavePolicy:
         other = next(one for one, policy in zip(given, policies, strict=True) if policy is None)
         raise UsageError(f"{other!r} is no save policy: combine policies such as Every(steps=200), or callables.")
     return kind(tuple(part for one in found for part in (one.policies if isinstance(one, kind) else (one,))))
+
+
+def any_of(policies: Sequence[SavePolicy]) -> SavePolicy:
+    """Their union, flat; a single one as it is.
+
+    >>> from holdfast import AtEnd, AtStart, Every
+    >>> any_of([Every(steps=5) | AtEnd(), AtStart()])
+    Every(steps=5) | AtEnd() | AtStart()
+    """
+    return policies[0] if len(policies) == 1 else _combined(AnyOf, *policies)
 
 
 def parts(policy: SavePolicy) -> tuple[SavePolicy, ...]:

@@ -10,20 +10,17 @@ from typing import Any, Literal
 from holdfast.errors import UsageError
 from holdfast.policies.event import AtEnd, OnError, OnSignal
 from holdfast.policies.interval import Every
-from holdfast.policies.keep import KeepPolicy, Kept, as_keep_policy
-from holdfast.policies.keep import Rule as KeepRule
+from holdfast.policies.keep import KeepPolicy, Kept
 from holdfast.policies.keep_newest import KeepLast
 from holdfast.policies.moment import Moment
 from holdfast.policies.overhead import Overhead
+from holdfast.policies.phrases import KeepOption as KeepOption
+from holdfast.policies.phrases import SaveOption as SaveOption
 from holdfast.policies.phrases import keep_policy, save_policy
-from holdfast.policies.save import Rule as SaveRule
-from holdfast.policies.save import SavePolicy, as_policy
+from holdfast.policies.save import SavePolicy
 from holdfast.policies.sense import check_sense
 from holdfast.run.name_template import NameTemplate
 
-SaveOption = SavePolicy | SaveRule | str | Sequence[str]
-KeepOption = KeepPolicy | KeepRule | str | Sequence[str]
-"""A policy, a callable in place of one, or phrases as in a configuration file."""
 Verify = Literal["digests", "readback"]
 """What is verified after writing, before the commit."""
 
@@ -39,9 +36,9 @@ DEFAULTS: Mapping[str, Any] = {
 class Saver:
     """Saves into a folder what is chosen of the state, when a policy says so; another policy says what is kept.
 
-    ``folder`` is the run's own where none is given. ``save`` and ``keep`` take policies, callables, or phrases. By
-    default it saves 20 times over the run or every 10 minutes, whichever is sooner, within 1 % of the training time,
-    and at the end, on a signal and on an error, and keeps the last 3. ``items`` and ``exclude`` choose what is saved,
+    ``folder`` is the run's own where none is given. ``save`` and ``keep`` take a policy, a callable, a phrase, or a
+    list of these. By default it saves 20 times over the run or every 10 minutes, whichever is sooner, within 1 % of the
+    training time, and at the end, on a signal and on an error, and keeps the last 3. ``items`` and ``exclude`` choose what is saved,
     by patterns of item names (``"model"``, ``"ema*"``) and, in ``exclude``, of tensors (``"model/head.*"``); a saver
     that leaves something out makes checkpoints to load from, not to resume from. ``name`` is a template for names,
     such as ``"epoch-{epoch:03d}-{val_loss:.3f}"``. With ``verify="readback"`` the medium is read, past the page cache,
@@ -116,9 +113,9 @@ def checked(option: str, value: Any) -> Any:
         case "folder":
             return checked_folder(value)
         case "save":
-            return _save_policy(value)
+            return save_policy(value)
         case "keep":
-            return _keep_policy(value)
+            return keep_policy(value)
         case "items" | "exclude":
             return _patterns(option, value)
         case "name":
@@ -136,26 +133,6 @@ def checked_folder(value: Any) -> str:
     if "://" in text:
         raise UsageError(f"folder={text!r}: only local folders are supported; give a path.")
     return text
-
-
-def _save_policy(given: Any) -> SavePolicy:
-    policy = save_policy(given) if isinstance(given, (str, list, tuple)) else as_policy(given)
-    if policy is None:
-        raise UsageError(
-            f"save={given!r}: expected a SavePolicy such as Every(steps=200) | AtEnd(), phrases such as "
-            '["every 200 steps", "at end"], or a callable that takes a Moment.'
-        )
-    return policy
-
-
-def _keep_policy(given: Any) -> KeepPolicy:
-    policy = keep_policy(given) if isinstance(given, (str, list, tuple)) else as_keep_policy(given)
-    if policy is None:
-        raise UsageError(
-            f'keep={given!r}: expected a KeepPolicy such as KeepLast(3), phrases such as "last 3", or a callable that '
-            "takes the checkpoints."
-        )
-    return policy
 
 
 def _patterns(option: str, value: Any) -> tuple[str, ...]:
