@@ -38,6 +38,13 @@ HALF_A_MINUTE = BeforeDeadline(notice="/run/preempt", grace=30)
     [
         ("every 200 steps", Every(steps=200)),
         ("every 1 step", Every(steps=1)),
+        ("every epoch", Every(epochs=1)),
+        ("Every 5 Steps", Every(steps=5)),
+        ("On Best val_Loss MAX", OnBest("val_Loss", mode="max")),
+        ("at most every minute & on error", AtMostEvery(minutes=1) & OnError()),
+        ("before slurm ends leaving 2 minutes and stop", BeforeDeadline(slurm=True, margin=120, stop=True)),
+        ("before 2026-11-26T08:00Z leaving 60 seconds", BeforeDeadline(at="2026-11-26T08:00Z", margin=60)),
+        ("before notice /run/preempt within 30 seconds leaving 5 seconds", replace(HALF_A_MINUTE, margin=5)),
         ("every 3 batches", Every(batches=3)),
         ("every 1 batch", Every(batches=1)),
         ("every 2 epochs", Every(epochs=2)),
@@ -104,6 +111,8 @@ def test_a_phrase_is_the_policy_that_it_says(phrase, policy):
         ("within 6 hours", KeepWithin(hours=6)),
         ("size 50 GiB", KeepSize("50 GiB")),
         ("all", KeepAll()),
+        ("every day", KeepEvery(days=1)),
+        ("Last 3", KeepLast(3)),
         (["last 3", "best val_loss min 2"], KeepLast(3) | KeepBest("val_loss", 2)),
         ("last 3 | best val_loss min 2", KeepLast(3) | KeepBest("val_loss", 2)),
         (["last 3", KeepBest("val_loss"), sorted], KeepLast(3) | KeepBest("val_loss") | sorted),
@@ -159,6 +168,50 @@ def test_what_is_no_phrase_is_refused_with_the_word_and_the_nearest(parse, phras
     with pytest.raises(UsageError, match=said) as error:
         parse(phrase, where="saver[0].option")
     assert str(error.value).startswith("saver[0].option")
+
+
+@pytest.mark.parametrize(
+    ("parse", "phrase", "meant"),
+    [
+        (save_policy, "every 10 min", "every 10 minutes"),
+        (save_policy, "every 2 hrs", "every 2 hours"),
+        (save_policy, "every 5 secs", "every 5 seconds"),
+        (save_policy, "every 30s", "every 30 seconds"),
+        (save_policy, "every 10,000 steps", "every 10000 steps"),
+        (save_policy, "every 1_000_000 tokens", "every 1000000 tokens"),
+        (save_policy, "every 1e3 steps", "every 1000 steps"),
+        (save_policy, "every 10k steps", "every 10000 steps"),
+        (save_policy, "every 2m tokens", "every 2000000 tokens"),
+        (save_policy, "every 200steps", "every 200 steps"),
+        (save_policy, "every10 minutes", "every 10 minutes"),
+        (save_policy, "every 50 stpes", "every 50 steps"),
+        (save_policy, "at most every 1.5 h", "at most every 1.5 hours"),
+        (save_policy, "on signal kill after 30 s", "on signal kill after 30 seconds"),
+        (save_policy, "before notice /tmp/every5s within 30 secs and stop",
+         "before notice /tmp/every5s within 30 seconds and stop"),
+        (keep_policy, "within 6h", "within 6 hours"),
+        (keep_policy, "last3", "last 3"),
+    ],
+)  # fmt: skip
+def test_the_phrase_that_was_meant_is_named(parse, phrase, meant):
+    """With the number and unit that were given, so that it can be copied."""
+    with pytest.raises(UsageError) as error:
+        parse(phrase)
+    assert str(error.value).endswith(f'. Did you mean "{meant}"?')
+    parse(meant)
+
+
+@pytest.mark.parametrize("phrase", ["every steps", "every 10,5 minutes", "every 9e99 steps", "every 1e3"])
+def test_what_cannot_be_told_is_not_guessed(phrase):
+    """A plain example is shown instead."""
+    with pytest.raises(UsageError, match="There are also"):
+        save_policy(phrase)
+
+
+def test_a_number_in_another_notation_is_the_word_that_is_wrong():
+    """Not the end of the phrase."""
+    with pytest.raises(UsageError, match=r"\(at word 2, '10,000'\)"):
+        save_policy("every 10,000 steps")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,18 @@ class Form:
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _MODE = r"(?: (?P<mode>min|max))?"
 _STOP = "(?P<stop> and stop)?"
+_ABBREVIATED = {
+    "s": "seconds", "sec": "seconds", "secs": "seconds", "m": "minutes", "min": "minutes", "mins": "minutes",
+    "h": "hours", "hr": "hours", "hrs": "hours", "d": "days",
+}  # fmt: skip
+"""Units as some write them: refused, because m is a million too, with the whole word."""
+_SLOPPY = re.compile(
+    r"(?<!\S)(?P<before>every|within|after|leaving|last) ?"
+    r"(?P<number>\d{1,3}(?:[,_]\d{3})+|\d{1,15}(?:\.\d+)?(?:e\d)?)(?![\d,.])"
+    r"(?:(?P<factor>[km])(?= [a-z]))? ?(?P<unit>[a-z]*)",
+    re.IGNORECASE,
+)
+"""A number and perhaps a unit that are no part of a phrase as they are."""
 _NAMES = ("val_loss", "/run/preempt")
 """Words of examples in whose place any other may stand."""
 
@@ -59,7 +71,7 @@ def _unit(*units: str) -> str:
 
 
 def _mode(match: re.Match[str]) -> Mode:
-    return "max" if match["mode"] == "max" else "min"
+    return "max" if (match["mode"] or "").lower() == "max" else "min"
 
 
 def _number(text: str) -> float:
@@ -67,16 +79,22 @@ def _number(text: str) -> float:
 
 
 def _interval(kind: Callable[..., Any]) -> Build:
-    return lambda match: kind(**{_plural(match["unit"]): _number(match["number"])})
+    return lambda match: kind(**{_plural(match["unit"] or match["one"]): _number(match["number"] or "1")})
 
 
 def _plural(unit: str) -> str:
-    return _PLURAL.get(unit, unit)
+    return _PLURAL.get(unit.lower(), unit.lower())
 
 
 def _duration(match: re.Match[str]) -> float | None:
     """The number and unit of a phrase that may leave both out, in seconds."""
     return _number(match["number"]) * SECONDS[_plural(match["unit"])] if match["unit"] else None
+
+
+def _before(match: re.Match[str], **source: Any) -> BeforeDeadline:
+    if match["margin"]:
+        source["margin"] = _number(match["margin"]) * SECONDS[_plural(match["margin_unit"])]
+    return BeforeDeadline(stop=bool(match["stop"]), **source)
 
 
 def _overhead(match: re.Match[str]) -> Overhead:
@@ -88,14 +106,24 @@ def _on_signal(match: re.Match[str]) -> OnSignal:
     return OnSignal(exit_code=code, requeue=bool(match["requeue"]), grace=_duration(match))
 
 
+def _within(match: re.Match[str]) -> KeepWithin:
+    return KeepWithin(**{_plural(match["unit"]): _number(match["number"])})
+
+
 def _before_notice(match: re.Match[str]) -> BeforeDeadline:
     given: dict[str, Any] = {"grace": _duration(match)} if match["unit"] else {}
-    return BeforeDeadline(notice=match["path"], stop=bool(match["stop"]), **given)
+    return _before(match, notice=match["path"], **given)
 
 
-_INTERVAL = rf"{_NUMBER} {_unit(*COUNTS, *SECONDS)}"
-_MARK = rf"{_NUMBER} {_unit('steps', 'batches', 'epochs', 'minutes', 'hours', 'days')}"
+def _so_many(*units: str) -> str:
+    """A number of a unit, or a single one by its name alone."""
+    return rf"(?:{_NUMBER} {_unit(*units)}|(?P<one>{'|'.join(SINGULAR[unit] for unit in units)}))"
+
+
+_INTERVAL = _so_many(*COUNTS, *SECONDS)
+_MARK = _so_many("steps", "batches", "epochs", "minutes", "hours", "days")
 _DURATION = rf"{_NUMBER} {_unit(*SECONDS)}"
+_MARGIN = "(?: leaving " + _DURATION.replace("<unit>", "<margin_unit>").replace("<number>", "<margin>") + ")?"
 _SAVE = (
     Form(rf"every {_INTERVAL}", ("every 200 steps",), _interval(Every)),
     Form(rf"every {_NUMBER} ?%", ("every 5 %",), lambda match: Every(fraction=_number(match["number"]) / 100)),
@@ -111,11 +139,13 @@ _SAVE = (
     Form("on error", ("on error",), lambda match: OnError()),
     Form(rf"on best (?P<metric>\S+){_MODE}(?: by {_NUMBER})?", ("on best val_loss min", "on best val_loss max by 0.5"),
          lambda match: OnBest(match["metric"], mode=_mode(match), improvement=_number(match["number"] or "0"))),
-    Form(rf"before slurm ends{_STOP}", ("before slurm ends", "before slurm ends and stop"),
-         lambda match: BeforeDeadline(slurm=True, stop=bool(match["stop"]))),
-    Form(rf"before (?P<at>\d\S*(?: \d\S*)?){_STOP}", ("before 2026-11-26T08:00Z", "before 2026-11-26T08:00Z and stop"),
-         lambda match: BeforeDeadline(at=match["at"], stop=bool(match["stop"]))),
-    Form(rf"before notice (?P<path>\S+)(?: within {_DURATION})?{_STOP}",
+    Form(rf"before slurm ends{_MARGIN}{_STOP}",
+         ("before slurm ends", "before slurm ends and stop", "before slurm ends leaving 60 seconds and stop"),
+         lambda match: _before(match, slurm=True)),
+    Form(rf"before (?P<at>\d\S*(?: \d\S*)?){_MARGIN}{_STOP}",
+         ("before 2026-11-26T08:00Z", "before 2026-11-26T08:00Z and stop"),
+         lambda match: _before(match, at=match["at"])),
+    Form(rf"before notice (?P<path>\S+)(?: within {_DURATION})?{_MARGIN}{_STOP}",
          ("before notice /run/preempt", "before notice /run/preempt within 30 seconds and stop"), _before_notice),
 )  # fmt: skip
 _KEEP = (
@@ -123,7 +153,7 @@ _KEEP = (
     Form(rf"best (?P<metric>\S+){_MODE}(?: (?P<number>\d+))?", ("best val_loss min 2",),
          lambda match: KeepBest(match["metric"], int(match["number"] or 1), mode=_mode(match))),
     Form(rf"every {_MARK}", ("every 24 hours",), _interval(KeepEvery)),
-    Form(rf"within {_NUMBER} {_unit('minutes', 'hours', 'days')}", ("within 6 hours",), _interval(KeepWithin)),
+    Form(rf"within {_NUMBER} {_unit('minutes', 'hours', 'days')}", ("within 6 hours",), _within),
     Form(r"size (?P<size>.+)", ("size 50 GiB",), lambda match: KeepSize(match["size"])),
     Form("all", ("all",), lambda match: KeepAll()),
 )  # fmt: skip
@@ -189,11 +219,15 @@ def _refuse(name: str, value: object, expected: str) -> NoReturn:
 
 def _parsed(phrase: str, forms: tuple[Form, ...], where: str) -> Any:
     text = " ".join(phrase.split())
-    for form in forms:
-        match = re.fullmatch(form.pattern, text)
-        if match is not None:
-            return _built(form, match, phrase, where)
+    found = _match(text, forms)
+    if found is not None:
+        return _built(*found, phrase, where)
     raise UsageError(f"{where}: {phrase.strip()!r} is no phrase{_wrong_word(text, forms)}. {_nearest(text, forms)}")
+
+
+def _match(text: str, forms: tuple[Form, ...]) -> tuple[Form, re.Match[str]] | None:
+    matches = ((form, re.fullmatch(form.pattern, text, re.IGNORECASE)) for form in forms)
+    return next(((form, match) for form, match in matches if match is not None), None)
 
 
 def _built(form: Form, match: re.Match[str], phrase: str, where: str) -> Any:
@@ -216,13 +250,32 @@ def _right_words(text: str, example: str) -> int:
 
 
 def _alike(word: str, expected: str) -> bool:
-    return word == expected or expected in _NAMES or (word[0].isdigit() and expected[0].isdigit())
+    number = r"\d+(?:\.\d+)?%?" if expected.isdigit() else r"\d.*"
+    either = expected in _NAMES or (expected[0].isdigit() and re.fullmatch(number, word) is not None)
+    return either or word.lower() == expected.lower()
 
 
 def _nearest(text: str, forms: tuple[Form, ...]) -> str:
+    repaired = _SLOPPY.sub(_tidy, text)
+    if _match(repaired, forms) is not None:
+        return f'Did you mean "{repaired}"?'
     first, *_ = _nearest_first(text, forms)
     others = [form.examples[0] for form in forms if first not in form.examples]
     return f'Did you mean "{first}"? There are also: {", ".join(others)}.'
+
+
+def _tidy(match: re.Match[str]) -> str:
+    """The same in words of the grammar, as far as one can tell what was meant."""
+    value = float(re.sub("[,_]", "", match["number"])) * {"k": 1e3, "m": 1e6}.get((match["factor"] or "").lower(), 1)
+    number = str(int(value)) if value.is_integer() else f"{value:g}"
+    return " ".join(filter(None, (match["before"].lower(), number, _meant(match["unit"].lower()))))
+
+
+def _meant(word: str) -> str:
+    if word in _PLURAL or word in _ABBREVIATED:
+        return _ABBREVIATED.get(word, word)
+    near = difflib.get_close_matches(word, SINGULAR, 1, 0.75)
+    return near[0] if near else word
 
 
 def _nearest_first(text: str, forms: Sequence[Form]) -> list[str]:

@@ -38,11 +38,11 @@ class Saver:
 
     ``folder`` is the run's own where none is given. ``save`` and ``keep`` take a policy, a callable, a phrase, or a
     list of these. By default it saves 20 times over the run or every 10 minutes, whichever is sooner, within 1 % of the
-    training time, and at the end, on a signal and on an error, and keeps the last 3. ``items`` and ``exclude`` choose what is saved,
-    by patterns of item names (``"model"``, ``"ema*"``) and, in ``exclude``, of tensors (``"model/head.*"``); a saver
-    that leaves something out makes checkpoints to load from, not to resume from. ``name`` is a template for names,
-    such as ``"epoch-{epoch:03d}-{val_loss:.3f}"``. With ``verify="readback"`` the medium is read, past the page cache,
-    before a checkpoint is committed.
+    training time, and at the end, on a signal and on an error, and keeps the last 3. ``items`` and ``exclude`` choose
+    what is saved, by patterns of item names (``"model"``, ``"ema*"``) and, in ``exclude``, of tensors
+    (``"model/head.*"``); a saver that leaves something out makes checkpoints to load from, not to resume from. ``name``
+    is a template for names, such as ``"epoch-{epoch:03d}-{val_loss:.3f}"``. With ``verify="readback"`` the medium is
+    read, past the page cache, before a checkpoint is committed.
 
     Override `should_save` or `should_keep` for anything else. A run works with a copy, which has the run's options
     where the saver says nothing. Raises `UsageError` for what cannot mean anything.
