@@ -24,8 +24,9 @@ from holdfast import (
     Saver,
 )
 from holdfast.errors import UsageError
-from holdfast.policies.sense import metrics_of, unreachable
+from holdfast.policies.sense import metrics_of, uncounted, unreachable
 from holdfast.policies.written import written
+from holdfast.types import Progress
 
 
 @pytest.mark.parametrize(
@@ -75,13 +76,26 @@ def test_keeping_the_worst_of_what_is_saved_as_best_is_refused():
             "Every(steps=50) never comes round: the run has 40 steps",
             "At(batches=[60, 80]) never comes round: the run has 40 batches",
         ]),
-        (At(steps=[10, 100]), {"steps": 40}, []),
+        (At(steps=[10, 100, 200]), {"steps": 40},
+         ["At(steps=[10, 100, 200]) never comes round at 100, 200: the run has 40 steps"]),
+        (At(steps=[10, 40]), {"steps": 40}, []),
+        (OnBest("loss") & AtMostEvery(epochs=2), {"epochs": 1},
+         ["AtMostEvery(epochs=2) never comes round: the run has 1 epoch"]),
         (Every(samples=10**9) | Every(minutes=5), {"steps": 1}, []),
     ],
 )  # fmt: skip
 def test_an_interval_beyond_the_run_is_named(policy, length, said):
     """As soon as the length is known, in its own unit."""
     assert unreachable(policy, length) == said
+
+
+def test_what_counts_something_that_nobody_counts_is_named():
+    """Samples are counted by themselves where batches have a leading dimension, tokens never."""
+    policy = Every(tokens=1000) | AtEnd() | At(samples=[5]) & AtMostEvery(steps=2) | Every(minutes=1)
+    tokens, samples = uncounted(policy, Progress(step=9))
+    assert tokens.startswith("Every(tokens=1000) never comes round: no tokens are counted; tell the loop with tokens=")
+    assert samples.startswith("At(samples=[5]) never comes round: no samples are counted")
+    assert uncounted(policy, Progress(tokens=1, samples=1)) == []
 
 
 def test_the_metrics_that_policies_wait_for():

@@ -9,7 +9,8 @@ from holdfast.policies.interval import At, AtMostEvery, Every
 from holdfast.policies.keep import KeepAny, KeepPolicy
 from holdfast.policies.keep_marks import KeepBest
 from holdfast.policies.save import AllOf, AnyOf, SavePolicy, parts
-from holdfast.policies.units import given
+from holdfast.policies.units import given, how_many
+from holdfast.types import Progress
 
 _EVENTS = (AtStart, AtEnd, OnSignal, OnError)
 
@@ -47,14 +48,30 @@ def unreachable(policy: SavePolicy, length: dict[str, int]) -> list[str]:
     """
     found = []
     for one in parts(policy):
-        if not isinstance(one, Every | At):
+        if not isinstance(one, Every | At | AtMostEvery):
             continue
         unit, value = given(one)
-        first = min(value) if isinstance(one, At) else value
-        if unit in length and first > length[unit]:
-            shown = list(value) if isinstance(one, At) else value
-            name = f"{type(one).__name__}({unit}={shown})"
-            found.append(f"{name} never comes round: the run has {length[unit]} {unit}")
+        points = value if isinstance(one, At) else (value,)
+        beyond = [point for point in points if unit in length and point > length[unit]]
+        if beyond:
+            which = f" at {', '.join(map(str, beyond))}" if len(beyond) < len(points) else ""
+            found.append(f"{one!r} never comes round{which}: the run has {how_many(length[unit], unit)}")
+    return found
+
+
+def uncounted(policy: SavePolicy, progress: Progress) -> list[str]:
+    """A sentence for each part of ``policy`` whose samples or tokens the run has not counted, however far it is.
+
+    >>> uncounted(Every(tokens=1000) | Every(steps=5), Progress(step=20, samples=640))
+    ['Every(tokens=1000) never comes round: no tokens are counted; tell the loop with tokens= how many a batch has']
+    """
+    found = []
+    for one in parts(policy):
+        unit = given(one)[0] if isinstance(one, Every | At | AtMostEvery) else ""
+        if unit in ("samples", "tokens") and not getattr(progress, unit):
+            found.append(
+                f"{one!r} never comes round: no {unit} are counted; tell the loop with {unit}= how many a batch has"
+            )
     return found
 
 
