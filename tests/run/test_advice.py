@@ -191,3 +191,9 @@ def test_checkpoints_of_a_clock_that_was_wrong_do_not_outlive_all_others() -> No
     later = [*ones, Kept(name="d", progress=Progress(step=9), created=5000.0)]
     assert [name for name, why in plan(KeepWithin(minutes=5), later, {}).items() if why] == ["d"]
     assert plan(KeepEvery(hours=1), later, {})["d"] is None
+
+
+def test_tokens_that_nobody_counts_are_said_at_the_end(folder: Path, capsys: Any) -> None:
+    """Such an interval never comes round, and nothing else would tell."""
+    fit(folder, save=Every(tokens=100) | Every(batches=4))
+    assert capsys.readouterr().err.count("Every(tokens=100) never comes round: no tokens are counted") == 1

@@ -416,3 +416,8 @@ def test_a_file_that_is_too_large_is_refused():
         refusal("#" * (MAX_BYTES + 1))
         == "holdfast.toml: is larger than 256 KiB: it cannot be a configuration of holdfast."
     )
+
+
+def test_what_yaml_does_is_told_only_of_yaml():
+    """In TOML and JSON a boolean is what somebody wrote."""
+    assert "YAML" not in refusal("save = true")

@@ -111,15 +111,15 @@ class KeepWhen(KeepPolicy):
         except Exception as error:
             error.add_note(f"raised by the keep policy {place_of(self.rule)}")
             raise
-        _check_names(answer, checkpoints, place_of(self.rule))
+        require_known(answer, checkpoints, f"the keep policy {place_of(self.rule)}")
         return answer
 
     def _answer(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         answer = self.rule(checkpoints)
-        if isinstance(answer, Mapping):
-            return answer
-        names = (one.name if isinstance(one, Kept) else one for one in answer)
-        return dict.fromkeys(names, name_of(self.rule))
+        listed = [answer] if isinstance(answer, str | Kept) else answer
+        pairs = listed.items() if isinstance(listed, Mapping) else ((one, None) for one in listed)
+        own = name_of(self.rule)
+        return {one.name if isinstance(one, Kept) else one: str(why or own) for one, why in pairs}
 
 
 @dataclass(frozen=True, slots=True, repr=False)

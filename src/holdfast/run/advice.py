@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from holdfast.engine.checkpointer import ItemDraft
 from holdfast.errors import HoldfastError
 from holdfast.hints import did_you_mean
-from holdfast.policies.sense import metrics_of, unforeseeable, unreachable
+from holdfast.policies.sense import metrics_of, uncounted, unforeseeable, unreachable
 from holdfast.run.drafts import Firing
 from holdfast.run.name_template import FIELDS
 from holdfast.run.saver import DEFAULT_SAVE
 from holdfast.run.schedule import Schedule
 from holdfast.run.target import Target
 from holdfast.run.voice import Voice
+from holdfast.types import Progress
 
 _NEVER = "{0}: no value of {1!r} has been logged{2}, so it has no effect. Log it with run.log({1}=...).{3}"
 _UNMATCHED = (
@@ -22,7 +23,7 @@ _UNMATCHED = (
     "resume from.{2}"
 )
 _SHORTAGE = (
-    "{0}: what keep= asks for will need {1:,.0f} MiB more than now after {2} more saves, and so much is not free "
+    "{0}: what keep= asks for will need {1} more than now after {2} more saves, and so much is not free "
     "there: saves will fail then. Keep fewer checkpoints, save less often, or free some space."
 )
 _CLOCK = (
@@ -79,6 +80,12 @@ class Advice:
             text = _NEVER.format(policy, metric, "" if end else " so far", hint)
             self.voice.warn("metric_missing", text, once=f"metric {metric}")
 
+    def counts(self, progress: Progress) -> None:
+        """The run ends at ``progress``: samples or tokens that a policy waits for, and that nobody has counted."""
+        for schedule in self.schedules:
+            for sentence in uncounted(schedule.saver.save, progress):
+                self.voice.say("unreachable", f"save={sentence}", once=sentence)
+
     def patterns(self, firing: Firing, items: Mapping[str, ItemDraft]) -> None:
         """Tensors that a saver means to leave out, and that are not there."""
         for schedule, _ in firing:
@@ -98,7 +105,7 @@ class Advice:
         except HoldfastError:
             return
         if shortage is not None:
-            text = _SHORTAGE.format(target.folder, shortage.needed / 2**20, shortage.saves)
+            text = _SHORTAGE.format(target.folder, shortage.room, shortage.saves)
             self.voice.warn("space", text, once=f"space {target.folder}")
 
     def clock(self, jump: float) -> None:

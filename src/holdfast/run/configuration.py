@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ def _check_phrases(value: Any, parse: Parse, example: str, where: Where) -> None
 def _check_phrase(phrase: Any, parse: Parse, example: str, where: str) -> None:
     if not isinstance(phrase, str):
         raise UsageError(
-            f'{where}: expected a phrase in quotes, such as "{example}", not {_shown(phrase)}.{_hint(phrase)}'
+            f'{where}: expected a phrase in quotes, such as "{example}", not {_shown(phrase)}.{_hint(phrase, where)}'
         )
     parse(phrase, where=where)
 
@@ -165,7 +166,7 @@ def _check_stored(value: Any, where: str) -> None:
 def _check_path(value: Any, where: str) -> None:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise UsageError(
-            f"{where}: expected the path of a run folder or of a checkpoint, not {_shown(value)}.{_hint(value)}"
+            f"{where}: expected the path of a run folder or of a checkpoint, not {_shown(value)}.{_hint(value, where)}"
         )
 
 
@@ -173,7 +174,7 @@ def _check_option(option: str, value: Any, where: Where) -> None:
     try:
         checked(option, value)
     except ValueError as error:  # a UsageError is one too, and so is that of a number too long to be shown
-        raise UsageError(f"{where()}: {error}{_hint(value)}") from None
+        raise UsageError(f"{where()}: {error}{_hint(value, where())}") from None
 
 
 def _shown(value: Any) -> str:
@@ -184,8 +185,10 @@ def _shown(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-def _hint(value: Any) -> str:
-    return " In YAML, yes, no, on and off are booleans unless in quotes." if isinstance(value, bool) else ""
+def _hint(value: Any, where: str) -> str:
+    if isinstance(value, bool) and re.search(r"\.ya?ml[,:]", where):
+        return " In YAML, yes, no, on and off are booleans unless in quotes."
+    return ""
 
 
 def _copied(value: Any) -> Any:

@@ -86,7 +86,7 @@ class NameTemplate:
         first_literal, first_name, _ = self._parts[0]
         for literal, name, spec in self._parts:
             if not _LITERAL.fullmatch(literal) or name == "" or (name == "hash" and spec):
-                raise self._refusal(f"{literal!r} before {name!r}" if literal else f"{{{name}:{spec}}}")
+                raise self._refusal(repr(literal) if literal else f"{{{name}:{spec}}}")
         if not (first_literal[:1].isalnum() or (not first_literal and first_name in FIELDS)):
             raise self._refusal("its beginning")
         if sum(len(literal) for literal, _, _ in self._parts) > _LONGEST // 2:

@@ -256,9 +256,8 @@ class Saves:
         try:
             return tuple(name for name, why in target.plan(coming).items() if why is None)
         except Exception as error:
-            text = (
-                f"{target.folder}: nothing is deleted this time, because what stays cannot be told: {raised_at(error)}"
-            )
+            why = str(error) if isinstance(error, HoldfastError) else raised_at(error)
+            text = f"{target.folder}: nothing is deleted this time, because what stays cannot be told: {why}"
             self.voice.warn("keep_failed", text)
             return ()
 

@@ -409,6 +409,7 @@ class Session:
             self.voice.warn("nothing_saved", "the run ends without a checkpoint", HoldfastWarning)
         if exception is None and not self._stopped and self._trained:
             self._advice.metrics(self.recorder.metrics, end=True)
+            self._advice.counts(self.progress)
         if exception is None and not self._stopped:
             self.voice.note("finished")
 

@@ -88,7 +88,7 @@ class _Savers(KeepPolicy):
         for one in checkpoints:
             if one.name not in seen:
                 found[one.name] = ["of no saver of this run"]
-        return {name: ", ".join(reasons) for name, reasons in found.items()}
+        return {name: ", ".join(dict.fromkeys(map(str, reasons))) for name, reasons in found.items()}
 
 
 def _keeper(saver: Saver) -> str:
