@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,6 +82,19 @@ def test_nothing_is_logged_while_user_code_runs_for_the_second_time(recorder, st
     recorder.muted = False
     recorder.record(boundary(1))
     assert "log" not in lines(storage)[0]
+
+
+COMPLEX = [1j, torch.tensor(1j), np.complex64(1j), np.array([1j])]
+
+
+@pytest.mark.parametrize("value", [*COMPLEX, 10**400, np.array("text"), torch.zeros((), device="meta")], ids=repr)
+def test_what_no_float_can_hold_is_refused_when_it_is_logged(recorder, storage, value):
+    """Not at a later boundary, where nothing names it; what was logged with the batch is still recorded."""
+    recorder.log({"rate": 1.0})
+    with pytest.raises(UsageError, match="log\\(loss=…\\): expected a number"):
+        recorder.log({"loss": value})
+    recorder.record(boundary(1))
+    assert lines(storage)[0]["log"] == {"rate": [1.0]}
 
 
 @pytest.mark.parametrize("value", [torch.zeros(2), "text", [1.0], None])

@@ -51,8 +51,9 @@ class Recorder:
     def log(self, values: dict[str, Any]) -> None:
         """Holds ``values`` until the next boundary. While user code runs for the second time, it is muted."""
         if not self.muted:
-            for name, value in values.items():
-                self._logged.setdefault(name, []).append(HeldScalar(name, value))
+            held = {name: HeldScalar(name, value) for name, value in values.items()}  # all of them, or it raises
+            for name, one in held.items():
+                self._logged.setdefault(name, []).append(one)
 
     def forget(self) -> None:
         """Drops what was logged since the last boundary, by code that ran once more."""
