@@ -87,6 +87,27 @@ def test_a_loop_of_no_length_is_refused(tmp_path, model, total):
             run.batches()
 
 
+@pytest.mark.parametrize("count", ["epoch", "batch", "step", "samples", "tokens"])
+@pytest.mark.parametrize("value", [-5, True, 2**70, 2**63, 0.5, "1"])
+def test_a_count_that_no_checkpoint_can_hold_is_refused_when_it_is_reported(tmp_path, model, count, value):
+    """Not by a later save; the error names the argument, and what was counted stays as it was."""
+    with holdfast.Run(tmp_path / "run", state={"model": model}) as run:
+        run.batch_end(epoch=0, batch=1, samples=7)
+        with pytest.raises(UsageError, match=f"^{count}={value!r}: expected a whole number"):
+            run.batch_end(**({"epoch": 0, "batch": 2} | {count: value}))
+        assert (run.progress.batches, run.progress.samples) == (1, 7)
+    assert holdfast.latest(tmp_path / "run").progress.samples == 7
+
+
+def test_a_count_of_a_batch_below_zero_is_refused(tmp_path, model):
+    """A callable that counts samples or tokens is a user's code too."""
+    with (
+        pytest.raises(UsageError, match="^tokens=-1: expected a whole number from 0"),
+        holdfast.Run(tmp_path / "run", state={"model": model}) as run,
+    ):
+        list(run.batches([torch.zeros(1, 2)], tokens=lambda batch: -1))
+
+
 def test_a_value_that_cannot_be_stored_is_refused_at_the_first_batch(tmp_path, model):
     """Not by the first save, which may come after hours."""
     run = holdfast.Run(tmp_path / "run", state={"model": model}, save=holdfast.Every(batches=100))
