@@ -102,7 +102,7 @@ def test_a_count_that_no_checkpoint_can_hold_is_refused_when_it_is_reported(tmp_
 def test_a_count_of_a_batch_below_zero_is_refused(tmp_path, model):
     """A callable that counts samples or tokens is a user's code too."""
     with (
-        pytest.raises(UsageError, match="^tokens=-1: expected a whole number from 0"),
+        pytest.raises(UsageError, match=r"^tokens=-1: expected a whole number from 0"),
         holdfast.Run(tmp_path / "run", state={"model": model}) as run,
     ):
         list(run.batches([torch.zeros(1, 2)], tokens=lambda batch: -1))
