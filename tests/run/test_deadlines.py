@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -317,6 +318,24 @@ def test_a_callable_that_raises_is_told_of_once_and_asked_again(watch: Watch, mo
     assert policy.key in said[0].text
     assert said[0].alarming
     assert deadlines.messages() == []
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_a_callable_that_wants_to_end_the_process_ends_no_watch(watch: Watch, kind: type[BaseException]) -> None:
+    """It would end its own thread only, in silence, and the notice would never be seen."""
+    calls: list[float] = []
+
+    def spot() -> float:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise kind("a tool's main()")
+        return LATER
+
+    policy = BeforeDeadline(notice=spot)
+    deadlines = watch(policy)
+    await_end(deadlines, policy, LATER)
+    (said,) = deadlines.messages()
+    assert f"{kind.__name__}: a tool's main()" in said.text
 
 
 def test_a_callable_that_goes_on_raising_is_asked_ever_more_rarely(watch: Watch) -> None:

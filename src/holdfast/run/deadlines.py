@@ -123,8 +123,8 @@ class Deadlines:
             try:
                 self._learn(key, ask())
                 pause = seconds
-            except Exception as error:
-                # It must not end this thread: the notice may still come.
+            except BaseException as error:
+                # It must not end this thread, nor may a SystemExit: the notice may still come.
                 self._fail(key, error)
                 pause = min(2 * pause, max(seconds, LONGEST_SECONDS))
             over.wait(pause)
@@ -145,7 +145,7 @@ class Deadlines:
             when = datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds")
             self._say(key, "passed", f"the deadline «{key}» was {when}, before the run began: it is taken for none")
 
-    def _fail(self, key: str, error: Exception) -> None:
+    def _fail(self, key: str, error: BaseException) -> None:
         if key in self._ends:  # by the job's environment, or by an earlier answer
             return
         what = f"{type(error).__name__}: {error}".removesuffix(".")
