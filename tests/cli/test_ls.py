@@ -63,6 +63,14 @@ def test_a_broken_checkpoint_is_named_with_its_reason(holdfast, run_folder, newe
     assert broken.keys() == found[0].keys()
 
 
+@pytest.mark.parametrize("command", ["ls", "verify"])
+def test_a_file_in_the_place_of_a_checkpoint_is_named_by_its_whole_path(holdfast, run_folder, newest, command):
+    """The path begins with its slash."""
+    shutil.rmtree(newest)
+    newest.write_bytes(b"")
+    assert f" {newest} is a regular file; a folder was expected" in holdfast(command, run_folder).words
+
+
 def test_what_a_rollback_left_behind_is_marked(holdfast, run_folder):
     """After a deliberate rollback that saved nothing yet, a resume continues where it went back to."""
     train(run_folder, epochs=1, start_from=NAMES[0])

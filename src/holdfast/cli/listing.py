@@ -67,7 +67,8 @@ def elsewhere(place: Elsewhere) -> str:
 
 def broken_lines(broken: Broken) -> RenderableType:
     """A checkpoint that is none, and why."""
-    reason = message_of(broken.error).removeprefix(broken.name).lstrip(":/ ")
+    message = message_of(broken.error)
+    reason = message.removeprefix(broken.name).lstrip(":/ ") if message.startswith(broken.name) else message
     return marked(BROKEN, STYLES[BROKEN], [text(broken.name, "red"), reason])
 
 
