@@ -1,5 +1,6 @@
 """``holdfast prune``, ``pin``, ``unpin`` and ``save-now``."""
 
+import shutil
 import threading
 
 import pytest
@@ -129,6 +130,20 @@ def test_a_checkpoint_that_is_not_there_cannot_be_pinned(holdfast, run_folder):
     assert done.code == 3
     assert "step-00000002.a0001.n0001" in done.err
     assert holdfast("pin", run_folder).code == 2
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, lambda path: (path / "manifest.json").unlink()])
+@pytest.mark.parametrize("in_one", [False, True])
+def test_a_pin_outlives_its_checkpoint_no_longer_than_it_is_wanted(holdfast, run_folder, lose, in_one):
+    """One whose checkpoint was removed by hand, or is broken, can be unpinned, once, by either way to name it."""
+    first = checkpoints(run_folder)[0].name
+    named = [run_folder / first] if in_one else [run_folder, first]
+    holdfast("pin", *named)
+    lose(run_folder / first)
+    assert holdfast("unpin", *named, "--json").json == {"unpinned": first}
+    assert list((run_folder / "pins").iterdir()) == []
+    assert holdfast("unpin", *named).code != 0
+    assert holdfast("pin", *named).code != 0
 
 
 def test_a_live_run_saves_when_it_is_asked(holdfast, tmp_path):

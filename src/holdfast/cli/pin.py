@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast.cli import arguments
-from holdfast.errors import UsageError
+from holdfast.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from holdfast.engine.place import Place
     from holdfast.storage.local import LocalStorage
 
 Name = Annotated[
@@ -23,6 +25,7 @@ def pin(run: arguments.RunOrCheckpoint, checkpoint: Name = None, as_json: argume
     from holdfast.engine import pins
 
     storage, name = _chosen(run, checkpoint)
+    _require(storage, name)
     pins.pin(storage, name)
     print_outcome(as_json, {"pinned": name}, f"{name} stays until it is unpinned")
 
@@ -33,16 +36,36 @@ def unpin(run: arguments.RunOrCheckpoint, checkpoint: Name = None, as_json: argu
     from holdfast.engine import pins
 
     storage, name = _chosen(run, checkpoint)
+    if name not in pins.pinned(storage):  # the checkpoint of a pin may be gone or broken, that of a slip is named
+        _require(storage, name)
     pins.unpin(storage, name)
     print_outcome(as_json, {"unpinned": name}, f"{name} is left to the keep policy again")
 
 
 def _chosen(run: str, checkpoint: str | None) -> tuple[LocalStorage, str]:
-    """The checkpoint that is meant; it has to be there."""
-    from holdfast.engine.place import find, reopen
-
-    place = find(run)
+    """The checkpoint that is meant, whether or not it is there."""
+    place = _place(run)
     name = place.name or checkpoint
     if name is None:
         raise UsageError(f"{run}: is a run; name one of its checkpoints too. `holdfast ls {run}` lists them.")
-    return place.storage, reopen(place.storage, name).name
+    return place.storage, name
+
+
+def _place(run: str) -> Place:
+    """The run folder or checkpoint at this path; a checkpoint may be gone, if its run is there."""
+    from holdfast.engine.place import Place, find, find_run
+    from holdfast.format.names import CheckpointName
+
+    try:
+        return find(run)
+    except NotFoundError:
+        folder, name = os.path.split(os.path.abspath(os.path.expanduser(run)))
+        if CheckpointName.parse(name) is None:
+            raise
+        return Place(find_run(folder), name)
+
+
+def _require(storage: LocalStorage, name: str) -> None:
+    from holdfast.engine.place import reopen
+
+    reopen(storage, name)
