@@ -146,6 +146,14 @@ def test_a_pin_outlives_its_checkpoint_no_longer_than_it_is_wanted(holdfast, run
     assert holdfast("pin", *named).code != 0
 
 
+@pytest.mark.parametrize("command", [("prune", "--keep", "all"), ("save-now",)])
+def test_a_command_for_runs_says_which_run_a_checkpoint_is_of(holdfast, run_folder, command):
+    """The advice is for the shell: the path of the run folder, no call of Python."""
+    done = holdfast(command[0], run_folder / checkpoints(run_folder)[0].name, *command[1:])
+    assert done.code == 3
+    assert f"is a checkpoint, not a run folder; give the one it is in: {run_folder}\n" in done.err
+
+
 def test_a_live_run_saves_when_it_is_asked(holdfast, tmp_path):
     """The command waits for the checkpoint and names it."""
     model, folder = torch.nn.Linear(2, 1), tmp_path / "run"

@@ -43,11 +43,10 @@ def prune(
     """Delete the checkpoints that no --keep phrase keeps. The one a resume continues from and pinned ones stay."""
     from holdfast.cli.output import console, print_all, print_json
     from holdfast.cli.survey import survey
-    from holdfast.engine.place import find_run
 
     if not keep and not abandoned:
         raise UsageError('prune needs to know what stays: --keep "last 3", for example; or what goes: --abandoned.')
-    found = survey(find_run(run))
+    found = survey(arguments.run_folder(run))
     verdicts = _plan(found, keep or [], abandoned)
     if not dry_run:
         verdicts = {name: one if one.kept else _deleted(found.storage, name, one) for name, one in verdicts.items()}

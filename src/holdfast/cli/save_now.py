@@ -23,10 +23,9 @@ def save_now(run: arguments.Run, wait: Wait = None, as_json: arguments.AsJson = 
     """Ask a live trainer for a checkpoint at its next safe boundary. Exit code 3: no trainer has the folder."""
     from holdfast.cli.output import print_outcome
     from holdfast.engine.identity import home_of, trainer_of
-    from holdfast.engine.place import find_run
     from holdfast.engine.requests import request_save
 
-    storage = home_of(find_run(run))
+    storage = home_of(arguments.run_folder(run))
     if trainer_of(storage) is None:
         raise NotFoundError(f"{run}: no trainer is running in this folder, so nobody could save.")
     start = _end(storage)
