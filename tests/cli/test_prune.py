@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from holdfast import Every, HoldfastWarning, KeepLast, Run, Saver, checkpoints
+from holdfast.engine import holds
 from tests import damage
 from tests.harness.small import small, train
 
@@ -152,6 +153,22 @@ def test_a_command_for_runs_says_which_run_a_checkpoint_is_of(holdfast, run_fold
     done = holdfast(command[0], run_folder / checkpoints(run_folder)[0].name, *command[1:])
     assert done.code == 3
     assert f"is a checkpoint, not a run folder; give the one it is in: {run_folder}\n" in done.err
+
+
+def test_what_somebody_else_deletes_meanwhile_is_not_counted(holdfast, run_folder, monkeypatch):
+    """Of two prunes at once each tells what it has deleted itself."""
+    delete = holds.delete_unless_held
+    first = checkpoints(run_folder)[0].name
+
+    def late(storage, name, **options):
+        shutil.rmtree(run_folder / first, ignore_errors=True)
+        return delete(storage, name, **options)
+
+    monkeypatch.setattr(holds, "delete_unless_held", late)
+    done = holdfast("prune", run_folder, "--keep", "last 2")
+    assert done.code == 0
+    assert f"{first} gone: somebody else deleted it meanwhile" in done.words
+    assert "1 checkpoint deleted, 2 kept" in done.words
 
 
 def test_a_live_run_saves_when_it_is_asked(holdfast, tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.cli import arguments, wording
-from holdfast.errors import UsageError
+from holdfast.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,10 +30,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would sta
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a checkpoint stays, and why."""
+    """Whether a checkpoint stays, and why; ``gone`` before this command came to delete it."""
 
     kept: bool
     reason: str
+    gone: bool = False
 
 
 def prune(
@@ -60,7 +61,10 @@ def _deleted(storage: LocalStorage, name: str, verdict: Verdict) -> Verdict:
     """Deletes it; or why it stays after all, if a reader has come or somebody has pinned it meanwhile."""
     from holdfast.engine.holds import delete_unless_held
 
-    obstacle = delete_unless_held(storage, name)
+    try:
+        obstacle = delete_unless_held(storage, name, missing_ok=False)
+    except NotFoundError:
+        return Verdict(False, "somebody else deleted it meanwhile", gone=True)
     return verdict if obstacle is None else Verdict(True, obstacle.removeprefix(f"{name} "))
 
 
@@ -123,12 +127,19 @@ def _check_metrics(policy: KeepPolicy, checkpoints: Sequence[Kept]) -> None:
 def _page(verdicts: Mapping[str, Verdict], dry_run: bool) -> list[RenderableType]:
     from holdfast.cli.tables import marked, text
 
-    gone = sum(not one.kept for one in verdicts.values())
+    kept = sum(one.kept for one in verdicts.values())
+    deleted = sum(not one.kept and not one.gone for one in verdicts.values())
     verb = "would be deleted" if dry_run else "deleted"
     lines: list[RenderableType] = [
         marked("✓", "green", [f"{name}  {one.reason}"])
         if one.kept
-        else marked("✗", "red", [f"{name}  {'goes' if dry_run else 'deleted'}: {one.reason}"])
+        else marked("✗", "red", [f"{name}  {_fate(one, dry_run)}: {one.reason}"])
         for name, one in verdicts.items()
     ]
-    return [*lines, text(f"{wording.count(gone, 'checkpoint')} {verb}, {len(verdicts) - gone} kept")]
+    return [*lines, text(f"{wording.count(deleted, 'checkpoint')} {verb}, {kept} kept")]
+
+
+def _fate(verdict: Verdict, dry_run: bool) -> str:
+    if verdict.gone:
+        return "gone"
+    return "goes" if dry_run else "deleted"

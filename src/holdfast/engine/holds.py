@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from holdfast.engine import turns
 from holdfast.engine.pins import pinned
 from holdfast.engine.turns import require_checkpoint, share, turn, who
-from holdfast.errors import CorruptError, StorageError
+from holdfast.errors import CorruptError, NotFoundError, StorageError
 from holdfast.format.names import CheckpointName
 from holdfast.storage.failures import reported
 from holdfast.storage.local import LocalStorage
@@ -55,11 +55,12 @@ def hold(storage: LocalStorage, name: str) -> Iterator[None]:
         _let_go(lock)
 
 
-def delete_unless_held(storage: LocalStorage, name: str) -> str | None:
+def delete_unless_held(storage: LocalStorage, name: str, *, missing_ok: bool = True) -> str | None:
     """Deletes the checkpoint ``name``, or returns a sentence that says why not: who holds it, or what is in the way.
 
     One that was pinned since somebody decided to delete it stays, too. Waits for at most `DELETER_WAIT_SECONDS`.
-    Raises `StorageError` if the deletion fails, or a lock cannot be opened.
+    Raises `StorageError` if the deletion fails, or a lock cannot be opened, and `NotFoundError` for one that is not
+    there any more, unless ``missing_ok``.
     """
     # Not skipped where no reader has ever been: the first one may just have seen that the checkpoint is there.
     with turn(storage, turns.DELETER_WAIT_SECONDS) as obstacle:
@@ -73,6 +74,8 @@ def delete_unless_held(storage: LocalStorage, name: str) -> str | None:
             return f"{name} was not deleted: it is held by {readers}"
         if name in pinned(storage):
             return f"{name} was not deleted: it is pinned"
+        if not missing_ok and not os.path.lexists(os.path.join(storage.root, name)):
+            raise NotFoundError(f"{storage.url}: the checkpoint {name} is not there any more.")
         storage.delete(name)
         return None
 
