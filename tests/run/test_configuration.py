@@ -111,6 +111,13 @@ def test_every_language_says_the_same(name, text):
     assert list(configuration.savers) == VALUES["saver"]
 
 
+def test_a_file_below_the_home_is_found_by_its_short_path(tmp_path, monkeypatch):
+    """A tilde that no shell has expanded stands for the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.toml").write_text('folder = "runs/x"')
+    assert read_configuration("~/run.toml").options == read_configuration(tmp_path / "run.toml").options
+
+
 def test_a_dict_says_the_same():
     """Its tuples become lists, as in a file."""
     configuration = read_configuration({**VALUES, "keep": ("last 3", "all")})

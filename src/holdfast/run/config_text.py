@@ -66,7 +66,7 @@ class Place:
 
 def read_text(path: str | os.PathLike[str]) -> ConfigText:
     """The text of a file. Raises `NotFoundError`, and `UsageError` if it is too large, no UTF-8 or cannot be read."""
-    source = os.fspath(path)
+    source = os.path.expanduser(os.fspath(path))
     data = _read(source)
     if len(data) > MAX_BYTES:
         raise UsageError(f"{source}: is larger than {MAX_BYTES >> 10} KiB: it cannot be a configuration of holdfast.")
