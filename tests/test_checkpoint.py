@@ -19,6 +19,7 @@ from holdfast import (  # noqa: E402  torch may be missing
     UsageError,
     best,
     checkpoints,
+    follow,
     latest,
 )
 from holdfast.storage.local import LocalStorage  # noqa: E402
@@ -129,6 +130,42 @@ def test_what_is_no_run_is_not_found(function, run_folder, tmp_path):
         function(tmp_path / "file")
     with pytest.raises(NotFoundError, match=r"is not a run folder.*It contains runs, though: run\."):
         function(tmp_path)
+
+
+READERS = [checkpoints, latest, lambda path: best(path, "loss"), Checkpoint.open]
+
+
+@pytest.mark.parametrize("function", READERS)
+@pytest.mark.parametrize("path", ["x" * 300, "/".join(["x" * 200] * 30)], ids=len)
+def test_where_no_path_can_lead_nothing_is_found(function, path, tmp_path):
+    """A name or a path that is longer than the system takes is not there, as any other that is not there."""
+    with pytest.raises(NotFoundError, match=r"is not there: it is longer than a path can be\."):
+        function(tmp_path / path)
+
+
+@pytest.mark.parametrize("function", [*READERS, follow])
+def test_what_no_system_takes_for_a_path_is_refused(function):
+    """A NUL character ends a path."""
+    with pytest.raises(UsageError, match="a path cannot hold a NUL character"):
+        function("a\0b")
+
+
+@pytest.mark.parametrize("function", READERS)
+def test_a_link_to_nowhere_is_called_that(function, tmp_path):
+    """Its disk may not be mounted: it is neither a file nor missing. One that leads to itself is told of as well."""
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    with pytest.raises(NotFoundError, match=r"run: is a link to .*disk/run, which is not there"):
+        function(tmp_path / "run")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(NotFoundError, match=r"loop: is a link to .*loop, which is not there"):
+        function(tmp_path / "loop")
+
+
+def test_a_folder_below_the_home_is_found_by_its_short_path(run_folder, newest, monkeypatch):
+    """A tilde that no shell has expanded stands for the home, in whatever takes a path."""
+    monkeypatch.setenv("HOME", str(run_folder.parent))
+    assert latest("~/run") == checkpoints("~/run")[-1] == Checkpoint.open(f"~/run/{newest.name}") == latest(run_folder)
+    assert next(follow("~/run", latest=True, timeout=0)) == latest(run_folder)
 
 
 def test_a_run_is_not_a_checkpoint(run_folder):

@@ -16,7 +16,7 @@ from holdfast.engine.holds import hold
 from holdfast.engine.identity import home_of, read_identity, trainer_of
 from holdfast.engine.journal import journal_path, read_journal
 from holdfast.engine.lineage import usable
-from holdfast.engine.place import find_run
+from holdfast.engine.place import check_path, find_run
 from holdfast.engine.run_folder import read_attempts
 from holdfast.errors import CorruptError, HoldfastWarning, NotFoundError, StorageError, UsageError
 from holdfast.format.names import RUN_FILE, CheckpointName
@@ -64,6 +64,7 @@ def follow(
         raise UsageError(f"follow(poll_seconds={poll_seconds!r}): expected seconds above 0.")
     if timeout is not None and not timeout >= 0:
         raise UsageError(f"follow(timeout={timeout!r}): expected seconds, 0 or more, or None to wait for ever.")
+    check_path(folder)
     position = _START if after is None else _position(after)
     return _follow(_Trail(folder, position, latest), poll_seconds, float("inf") if timeout is None else timeout)
 

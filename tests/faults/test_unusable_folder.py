@@ -33,6 +33,17 @@ def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path, inside: str) -> 
     assert file.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("inside", ["", "run", "runs/run"])
+def test_a_run_folder_behind_a_link_to_nowhere_is_refused(tmp_path: Path, inside: str) -> None:
+    """As where its disk is not mounted: the error names the link and where it leads, and nothing is made there."""
+    link, target = tmp_path / "runs", tmp_path / "disk"
+    link.symlink_to(target)
+    with pytest.raises(StorageError, match=rf"{link} is a link to {target}, which is not there: mount") as caught:
+        LocalStorage(link / inside).prepare()
+    assert caught.value.errno == errno.ENOENT
+    assert list(tmp_path.iterdir()) == [link]
+
+
 PREPARE = """
 import os, sys
 from holdfast.errors import StorageError

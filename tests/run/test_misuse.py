@@ -46,6 +46,16 @@ def test_a_loop_whose_run_was_replaced_ends_with_an_error(tmp_path, model):
         next(batches)
 
 
+def test_a_folder_that_no_system_takes_for_a_path_is_refused(tmp_path, model):
+    """A NUL character ends a path: for the run's own folder, a saver's, and where the state is to come from."""
+    with pytest.raises(UsageError, match="NUL"):
+        holdfast.Run("a\0b", state={"model": model})
+    with pytest.raises(UsageError, match="NUL"):
+        holdfast.Saver("a\0b")
+    with pytest.raises(UsageError, match="NUL"):
+        holdfast.Run(tmp_path / "run", state={"model": model}, start_from="a\0b")
+
+
 def test_arguments_of_argparse_are_not_a_config(tmp_path, model):
     """The error says how to make them one."""
     with pytest.raises(UsageError, match=r"vars\(args\)"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.engine.catalog import Catalog, Entry
-from holdfast.errors import NotFoundError
+from holdfast.errors import NotFoundError, StorageError, UsageError
 from holdfast.format.names import RUN_FILE, CheckpointName, is_debris
+from holdfast.storage.failures import reported
 from holdfast.storage.local import LocalStorage
 from holdfast.storage.paths import MANIFEST_FILE
 
@@ -27,12 +31,17 @@ class Place:
 def find_run(path: str | os.PathLike[str]) -> LocalStorage:
     """The run folder at ``path``: it has a `holdfast.json`, or checkpoints in it.
 
-    Raises `NotFoundError` if there is none.
+    Raises `NotFoundError` if there is none, `StorageError` if it cannot be looked at, `UsageError` for no path.
     """
+    with _looking_at(path):
+        return _run_folder(path)
+
+
+def _run_folder(path: str | os.PathLike[str]) -> LocalStorage:
     storage = LocalStorage(path)
     root = Path(storage.root)
     if not root.is_dir():
-        raise NotFoundError(f"{path}: {'is a file, not a run folder' if root.exists() else 'is not there'}.")
+        raise NotFoundError(f"{path}: {_instead(root)}.")
     names = storage.list()
     if MANIFEST_FILE in names:
         raise NotFoundError(f"{path}: is a checkpoint, not a run folder; use Checkpoint.open() on it.")
@@ -46,17 +55,18 @@ def find_run(path: str | os.PathLike[str]) -> LocalStorage:
 def find(path: str | os.PathLike[str]) -> Place:
     """The run folder, or the checkpoint, at ``path``; a checkpoint may have been copied anywhere and renamed.
 
-    Raises `NotFoundError` if it is neither.
+    Raises `NotFoundError` if it is neither, and else what `find_run` does.
     """
-    place = Path(os.path.abspath(os.path.expanduser(path)))
-    if CheckpointName.parse(place.name) is None:
-        # People keep links to checkpoints; one that has a checkpoint's own name is refused when it is opened.
-        place = place.resolve()
-    if is_debris(place.name):
-        raise NotFoundError(f"{path}: is what a save or a deletion left unfinished, not a checkpoint.")
-    if _is_checkpoint(place):
-        return Place(LocalStorage(place.parent), place.name)
-    return Place(find_run(path))
+    with _looking_at(path):
+        place = Path(os.path.abspath(os.path.expanduser(path)))
+        if CheckpointName.parse(place.name) is None:
+            # People keep links to checkpoints; one that has a checkpoint's own name is refused when it is opened.
+            place = Path(os.path.realpath(place))
+        if is_debris(place.name):
+            raise NotFoundError(f"{path}: is what a save or a deletion left unfinished, not a checkpoint.")
+        if _is_checkpoint(place):
+            return Place(LocalStorage(place.parent), place.name)
+        return Place(_run_folder(path))
 
 
 def reopen(storage: LocalStorage, name: str) -> Entry:
@@ -69,6 +79,32 @@ def reopen(storage: LocalStorage, name: str) -> Entry:
         others = ", ".join(one for one in names if CheckpointName.parse(one)) or "none"
         raise NotFoundError(f"{storage.url}: has no checkpoint {name!r}. It has: {others}.")
     return Catalog(storage).entry(name)
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raises `UsageError` for what no system takes for a path."""
+    if "\0" in os.fspath(path):
+        raise UsageError(f"{os.fspath(path)!r}: a path cannot hold a NUL character.")
+
+
+@contextlib.contextmanager
+def _looking_at(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What the system says of ``path``, as holdfast's errors. At a path that is too long there can be nothing."""
+    check_path(path)
+    try:
+        with reported("look at", os.fspath(path)):
+            yield
+    except StorageError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise NotFoundError(f"{path}: is not there: it is longer than a path can be.") from error
+
+
+def _instead(root: Path) -> str:
+    """What there is where a folder should be."""
+    if root.exists():
+        return "is a file, not a run folder"
+    return f"is a link to {os.readlink(root)}, which is not there" if root.is_symlink() else "is not there"
 
 
 def _is_checkpoint(place: Path) -> bool:

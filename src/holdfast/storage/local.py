@@ -375,9 +375,20 @@ def _make_folder(path: str) -> None:
     try:
         os.mkdir(path)
     except FileExistsError as error:
+        _require_target(path)
         if not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
     platform.sync_folder(parent)
+
+
+def _require_target(path: str) -> None:
+    """Refuses a link to nowhere, such as to a disk that is not mounted: it is in the way of a folder, but no file."""
+    if os.path.islink(path):
+        try:
+            os.stat(path)
+        except FileNotFoundError as error:
+            words = f"{path} is a link to {os.readlink(path)}, which is not there: mount its disk, or change the link"
+            raise FileNotFoundError(errno.ENOENT, words) from error
 
 
 def _publish(draft: str, final: str) -> None:
