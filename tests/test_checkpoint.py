@@ -355,6 +355,16 @@ def test_nothing_loaded_is_never_a_success(run_folder):
         latest(run_folder).load_into(strict=False, modle=Tiny())
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_item_of_another_name_is_asked_about(run_folder, strict):
+    """A slip of the pen gets the name of the item that is likely meant, unless that is given too."""
+    with pytest.raises(MisfitError, match=r"modle: missing.*\. Did you mean 'model'\?"):
+        latest(run_folder).load_into(strict=strict, modle=Tiny())
+    with pytest.raises(MisfitError) as caught:
+        latest(run_folder).load_into(model=Tiny(), modle=Tiny())
+    assert "Did you mean" not in str(caught.value)
+
+
 def test_dtypes_are_converted_only_when_asked_for(run_folder):
     """A model of another dtype is refused, or converted and reported tensor by tensor."""
     model = Tiny().half()
@@ -370,8 +380,10 @@ def test_dtypes_are_converted_only_when_asked_for(run_folder):
 
 def test_objects_without_a_state_are_refused(run_folder):
     """What could not be changed in place, and a call without anything to load into."""
-    with pytest.raises(UsageError, match="cannot be changed in place"):
+    with pytest.raises(UsageError, match=r"load_into\(model=…\): expected .* a module, .*; got int\."):
         latest(run_folder).load_into(model=3)
+    with pytest.raises(UsageError, match=r"load_into\(model=…\): expected .*; got the class Tiny\."):
+        latest(run_folder).load_into(model=Tiny)
     with pytest.raises(UsageError, match="It has: model, optimizer"):
         latest(run_folder).load_into()
 

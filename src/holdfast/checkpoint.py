@@ -22,11 +22,11 @@ from holdfast.engine.read import verify
 from holdfast.errors import CorruptError, HoldfastWarning, MisfitError, NotFoundError, UsageError
 from holdfast.format.dtypes import nbytes
 from holdfast.format.manifest import Manifest
-from holdfast.hints import unknown_metric
+from holdfast.hints import did_you_mean, unknown_metric
 from holdfast.policies.best import Mode, check_metric
 from holdfast.policies.keep import described
-from holdfast.state.adapt import adapt
-from holdfast.state.item import Restore, resolved
+from holdfast.state.adapt import adapt_if_possible
+from holdfast.state.item import Item, Restore, resolved
 from holdfast.state.loading import INTERNAL, fit, load
 from holdfast.state.tree import decode
 from holdfast.storage.local import LocalStorage
@@ -206,16 +206,17 @@ class Checkpoint:
         """
         if not items:
             raise UsageError(f"load_into() takes objects by item name: model=model. It has: {_list(self.items)}.")
-        adapted = {name: adapt(name, one) for name, one in items.items()}
+        adapted = {name: _adapted(name, one) for name, one in items.items()}
         absent = [name for name in items if name not in self.items]
         held = {name: item for name, item in adapted.items() if name in self.items}
         restores, problems = fit(self._entry, held, strict=strict, cast=cast)
+        left = [name for name in self.items if name not in items]
         gone = [f"{name}: missing, it is given here but not in the checkpoint" for name in absent]
         if problems or (gone and strict) or not restores:
             raise MisfitError(
                 f"{self.name} does not fit the objects given; nothing was changed. It has: {_list(self.items)}. "
                 "Build them as they were when they were saved:",
-                (*gone, *problems),
+                (*(f"{one}.{did_you_mean(name, left)}" for name, one in zip(absent, gone, strict=True)), *problems),
             )
         self._check(_part(self._entry, restores), False)
         load(self._storage, self._entry, restores, lambda _: None)
@@ -316,6 +317,17 @@ def _entries(storage: LocalStorage) -> tuple[Entry, ...]:
     for broken in listing.broken:
         warnings.warn(f"{storage.root}: skipped a broken checkpoint: {broken.error}", HoldfastWarning, stacklevel=3)
     return listing.entries
+
+
+def _adapted(name: str, obj: Any) -> Item:
+    item = adapt_if_possible(name, obj)
+    if item is None:
+        got = f"the class {obj.__qualname__}" if isinstance(obj, type) else type(obj).__qualname__
+        raise UsageError(
+            f"load_into({name}=…): expected an object that can be changed in place, as Run takes it in state=, such as "
+            f"a module, an optimizer or a dict of tensors; got {got}."
+        )
+    return item
 
 
 def _part(entry: Entry, names: Iterable[str]) -> Entry:

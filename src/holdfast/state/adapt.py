@@ -26,14 +26,19 @@ def adapt(name: str, obj: Any) -> Item:
     >>> adapt("history", {"loss": [0.5]}).kind
     'container'
     """
-    item = adapt_part(name, obj)
-    if item is not None:
-        return item
+    item = adapt_if_possible(name, obj)
+    if item is None:
+        raise _refusal(name, obj)
+    return item
+
+
+def adapt_if_possible(name: str, obj: Any) -> Item | None:
+    """The item for ``obj``, or None for what could not be restored in place."""
     if type(obj) in CONTAINERS:
         return ContainerItem(name, obj, adapt_part)
-    if tag_of(obj) is not None:
+    if not isinstance(obj, type) and tag_of(obj) is not None:
         return LeafItem(name, obj)
-    raise _refusal(name, obj)
+    return adapt_part(name, obj)
 
 
 def adapt_part(path: str, obj: Any, prefix: str = "") -> Item | None:
