@@ -153,3 +153,10 @@ def test_a_number_in_place_of_a_policy_is_pointed_to_one_of_its_kind(tmp_path, m
     """`keep=3` is a natural thing to try."""
     with pytest.raises(UsageError, match=r"KeepPolicy such as KeepLast\(3\)"):
         holdfast.Run(tmp_path / "run", state={"model": model}, keep=3)
+
+
+def test_a_folder_that_no_record_can_name_is_refused(tmp_path, model):
+    """A name that is not UTF-8 is legal on Linux; it would end the training at the first save."""
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        holdfast.Run(tmp_path / "caf\udce9", state={"model": model})
+    assert list(tmp_path.iterdir()) == []

@@ -126,12 +126,14 @@ def checked(option: str, value: Any) -> Any:
 
 
 def checked_folder(value: Any) -> str:
-    """A path as text. Raises `UsageError` for anything else, and for a URL or a NUL character, which no path holds."""
+    """A path as text. Raises `UsageError` for anything else, for a URL, and for what a record cannot name."""
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text:
         raise UsageError(f"folder={value!r}: expected the path of a folder.")
     if "\0" in text:
         raise UsageError(f"folder={text!r}: a path cannot hold a NUL character.")
+    if any("\ud800" <= one <= "\udfff" for one in os.path.abspath(text)):
+        raise UsageError(f"folder={text!r}: its path is not UTF-8, and a checkpoint's records are. Rename it.")
     if "://" in text:
         raise UsageError(f"folder={text!r}: only local folders are supported; give a path.")
     return text
