@@ -171,40 +171,14 @@ def test_what_somebody_else_deletes_meanwhile_is_not_counted(holdfast, run_folde
     assert "1 checkpoint deleted, 2 kept" in done.words
 
 
-def test_a_live_run_saves_when_it_is_asked(holdfast, tmp_path):
-    """The command waits for the checkpoint and names it."""
-    model, folder = torch.nn.Linear(2, 1), tmp_path / "run"
-    over = threading.Event()
-    with Run(folder, {"model": model}, save=Every(batches=10**9)) as run:
-        answer = {}
-
-        def ask():
-            answer["done"] = holdfast("save-now", folder, "--wait", "30", "--json")
-            over.set()
-
-        thread = threading.Thread(target=ask)
-        for index, _ in run.batches(endless(), enumerate=True):
-            if index == 3:
-                thread.start()
-            if over.wait(0.02):
-                break
-        thread.join()
-    first = checkpoints(folder)[0]
-    assert answer["done"].json == {"asked": True, "checkpoint": first.name}
-    assert first.reason == ("on request",)
-
-
-def test_a_live_run_that_saves_elsewhere_is_asked_in_its_own_folder(holdfast, tmp_path):
-    """No checkpoint comes there: the run's journal tells which came in the folder of its saver."""
-    model, folder = torch.nn.Linear(2, 1), tmp_path / "run"
+def asked(holdfast, run):
+    """What save-now answers, asked from outside while the run trains on."""
     over, answer = threading.Event(), {}
 
     def ask():
-        answer["done"] = holdfast("save-now", folder, "--wait", "30", "--json")
+        answer["done"] = holdfast("save-now", run.folder, "--wait", "30", "--json")
         over.set()
 
-    with pytest.warns(HoldfastWarning, match="the savers save in"):
-        run = Run(folder, {"model": model}, savers=[Saver(tmp_path / "other", save=Every(batches=10**9))])
     thread = threading.Thread(target=ask)
     with run:
         for index, _ in run.batches(endless(), enumerate=True):
@@ -212,9 +186,27 @@ def test_a_live_run_that_saves_elsewhere_is_asked_in_its_own_folder(holdfast, tm
                 thread.start()
             if over.wait(0.02):
                 break
-    thread.join()
+        thread.join()
+    return answer["done"].json
+
+
+def test_a_live_run_saves_when_it_is_asked(holdfast, tmp_path):
+    """The command waits for the checkpoint and names it."""
+    folder = tmp_path / "run"
+    answer = asked(holdfast, Run(folder, {"model": torch.nn.Linear(2, 1)}, save=Every(batches=10**9)))
+    first = checkpoints(folder)[0]
+    assert answer == {"asked": True, "checkpoint": first.name}
+    assert first.reason == ("on request",)
+
+
+def test_a_live_run_that_saves_elsewhere_is_asked_in_its_own_folder(holdfast, tmp_path):
+    """No checkpoint comes there: the run's journal tells which came in the folder of its saver."""
+    model, folder = torch.nn.Linear(2, 1), tmp_path / "run"
+    with pytest.warns(HoldfastWarning, match="the savers save in"):
+        run = Run(folder, {"model": model}, savers=[Saver(tmp_path / "other", save=Every(batches=10**9))])
+    answer = asked(holdfast, run)
     first = checkpoints(tmp_path / "other")[0]
-    assert answer["done"].json == {"asked": True, "checkpoint": first.name}
+    assert answer == {"asked": True, "checkpoint": first.name}
     assert checkpoints(folder) == []
 
 

@@ -106,7 +106,7 @@ def _run_of_checkpoints(storage: LocalStorage) -> str | None:
 def _require_own(own: LocalStorage) -> None:
     """Attempts that are counted in two folders of one run would give two checkpoints one number."""
     home = home_of(own)
-    if os.path.realpath(home.root) != os.path.realpath(own.root):
+    if not _is_same(home, own):
         raise OwnershipError(
             f"{own.url}: is a folder that the run in {home.url} saves into. Start the run there. To begin another one "
             f"from its checkpoints, choose a new folder and give start_from={own.url!r}."

@@ -81,10 +81,10 @@ def reopen(storage: LocalStorage, name: str) -> Entry:
     return Catalog(storage).entry(name)
 
 
-def check_path(path: str | os.PathLike[str]) -> None:
-    """Raises `UsageError` for what no system takes for a path."""
+def check_path(path: str | os.PathLike[str], where: str = "") -> None:
+    """Raises `UsageError`, which begins with ``where``, for what no system takes for a path."""
     if "\0" in os.fspath(path):
-        raise UsageError(f"{os.fspath(path)!r}: a path cannot hold a NUL character.")
+        raise UsageError(f"{where}{os.fspath(path)!r}: a path cannot hold a NUL character.")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.errors import ExactnessWarning, UsageError
 from holdfast.run.counts import whole
 from holdfast.run.holders import BATCHES, STEPS, check_holders
+from holdfast.run.progress_bar import ticker
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor
 from holdfast.state.torch.map_cursor import make_cursor, random_in_workers
@@ -135,7 +136,7 @@ def _open(session: Session, number: int, cursors: list[Cursor], options: Options
     _warn(session, number, cursors)
     session.loop.note_iteration(rng.capture())
     for cursor, one in itertools.zip_longest(cursors, stored or ()):
-        cursor.open(one, exact=options.exact, tick=session.ticker(cursor.where))
+        cursor.open(one, exact=options.exact, tick=ticker(session.progressing, cursor.where))
     session.enter_loop(number, cursors, resumed=stored is not None)
     return stored is not None
 

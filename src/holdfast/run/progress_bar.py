@@ -30,6 +30,18 @@ def progressing(label: str, total: int) -> Callable[[int], object]:
     return advance
 
 
+def ticker(progressing: Callable[[str, int], Callable[[int], object]], label: str) -> Callable[[int, int], None]:
+    """A progress bar over batches that are replayed; told of each with how many there are done and in all."""
+    advance: list[Callable[[int], object]] = []
+
+    def tick(done: int, total: int) -> None:
+        if not advance:
+            advance.append(progressing(f"{label}: replaying batches", total))
+        advance[0](1)
+
+    return tick
+
+
 def _silent(amount: int) -> None:
     return None
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from holdfast.errors import HoldfastError, PlatformError, UsageError
 from holdfast.format.values import encode
+from holdfast.policies.phrases import KeepOption, SaveOption
 from holdfast.run import loops
 from holdfast.run.configuration import read_configuration
 from holdfast.run.items import Items
@@ -21,7 +22,7 @@ from holdfast.run.loops import Count, Loop
 from holdfast.run.loops import Options as LoopOptions
 from holdfast.run.opening import Wishes, open_run
 from holdfast.run.options import Options, environment
-from holdfast.run.saver import KeepOption, SaveOption, Saver, checked_folder
+from holdfast.run.saver import Saver, checked_folder
 from holdfast.run.session import Session
 from holdfast.run.settings import settings
 from holdfast.run.voice import Event, Voice

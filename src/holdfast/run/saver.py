@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from holdfast.engine.place import check_path
 from holdfast.errors import UsageError
 from holdfast.policies.event import AtEnd, OnError, OnSignal
 from holdfast.policies.interval import Every
@@ -14,9 +15,7 @@ from holdfast.policies.keep import KeepPolicy, Kept
 from holdfast.policies.keep_newest import KeepLast
 from holdfast.policies.moment import Moment
 from holdfast.policies.overhead import Overhead
-from holdfast.policies.phrases import KeepOption as KeepOption
-from holdfast.policies.phrases import SaveOption as SaveOption
-from holdfast.policies.phrases import keep_policy, save_policy
+from holdfast.policies.phrases import KeepOption, SaveOption, keep_policy, save_policy
 from holdfast.policies.save import SavePolicy
 from holdfast.policies.sense import check_sense
 from holdfast.run.name_template import NameTemplate
@@ -130,8 +129,7 @@ def checked_folder(value: Any) -> str:
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text:
         raise UsageError(f"folder={value!r}: expected the path of a folder.")
-    if "\0" in text:
-        raise UsageError(f"folder={text!r}: a path cannot hold a NUL character.")
+    check_path(text, "folder=")
     if any("\ud800" <= one <= "\udfff" for one in os.path.abspath(text)):
         raise UsageError(f"folder={text!r}: its path is not UTF-8, and a checkpoint's records are. Rename it.")
     if "://" in text:

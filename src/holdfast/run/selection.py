@@ -126,9 +126,9 @@ class _Survey:
 
     def own_name(self, start_from: object) -> str | None:
         """The name that ``start_from`` is, or the last part of a path to a checkpoint in one of the run's folders."""
-        if not isinstance(start_from, str | os.PathLike):
+        if not isinstance(start_from, str):
             return None
-        folder, name = os.path.split(os.fspath(start_from).rstrip("/"))
+        folder, name = os.path.split(start_from.rstrip("/"))
         roots = {os.path.realpath(root) for root in self._entries}
         if CheckpointName.parse(name) is None:
             return None

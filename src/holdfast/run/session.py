@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import msgspec
@@ -26,7 +26,7 @@ from holdfast.run.snapshots import Snapshots
 from holdfast.run.stops import DEADLINE, Stop, Stops
 from holdfast.run.voice import Voice
 from holdfast.state.torch import rng
-from holdfast.state.torch.cursor import Cursor, CursorState, Ticker
+from holdfast.state.torch.cursor import Cursor, CursorState
 from holdfast.types import Progress
 
 
@@ -50,7 +50,7 @@ class Session:
         self._stops, self._signals, self._resumption = stops, stops.signals, resumption
         self._beginning, self._fresh = beginning, resumption is None
         self._stopped = self._trained = False
-        self._progressing = progressing
+        self.progressing = progressing
         self._advice = saves.advice
         self._clock: float | None = None
         self._begun = self._left = False
@@ -127,7 +127,7 @@ class Session:
         """What comes from other runs is loaded once; the rest of a fresh run is fresh."""
         beginning, self._beginning = self._beginning, None
         if beginning is not None:
-            beginning.restore(self.items, self._progressing)
+            beginning.restore(self.items, self.progressing)
             self._note_restored(beginning.notes)
 
     def _note_restored(self, notes: Iterable[str]) -> None:
@@ -136,7 +136,7 @@ class Session:
             self.voice.warn("restored_differently", note, once=note)
 
     def _restore_items(self, resumption: Resumption) -> None:
-        resumption.restore(self.items, self._gradients, self.values, self._progressing)
+        resumption.restore(self.items, self._gradients, self.values, self.progressing)
         self._note_restored(resumption.notes)
 
     def start_epoch(self) -> None:
@@ -192,17 +192,6 @@ class Session:
             self.restore_again()
             self.recorder.forget()
         self._resumption = None
-
-    def ticker(self, label: str) -> Ticker:
-        """A progress bar over batches that are replayed."""
-        advance: list[Callable[[int], object]] = []
-
-        def tick(done: int, total: int) -> None:
-            if not advance:
-                advance.append(self._progressing(f"{label}: replaying batches", total))
-            advance[0](1)
-
-        return tick
 
     # Boundaries.
 
@@ -407,11 +396,15 @@ class Session:
         self._gradients.close()
         if not self.saves.ledger.committed and self.progress.batches and self._fresh:
             self.voice.warn("nothing_saved", "the run ends without a checkpoint", HoldfastWarning)
-        if exception is None and not self._stopped and self._trained:
+        if exception is None and not self._stopped:
+            self._finish()
+
+    def _finish(self) -> None:
+        """The run came to its end by itself: what can be said of its policies only now."""
+        if self._trained:
             self._advice.metrics(self.recorder.metrics, end=True)
             self._advice.counts(self.progress)
-        if exception is None and not self._stopped:
-            self.voice.note("finished")
+        self.voice.note("finished")
 
     def _end_early(self, exception: type[BaseException] | None) -> None:
         boundary = self.snapshots.boundary
