@@ -79,7 +79,7 @@ def test_an_interval_that_was_chosen_is_shown_with_why(holdfast, tmp_path):
     words = holdfast("show", tmp_path / "run").words
     assert "intervals every" in words
     assert "chosen by Overhead(fraction=0.5)" in words
-    assert "which has to be at most 0.5 of the time" in words or "to write a save" in words
+    assert "which has to be at most 50 % of the time" in words or "to write a save" in words
     (interval,) = holdfast("show", tmp_path / "run", "--json").json["intervals"]
     assert interval["seconds"] > 0
     assert interval["because"]
@@ -87,7 +87,7 @@ def test_an_interval_that_was_chosen_is_shown_with_why(holdfast, tmp_path):
 
 def test_a_long_interval_reads_like_a_time_and_its_reason_has_the_whole_width(holdfast, run_folder, newest):
     """Not like a number of seconds, and not in half a column."""
-    because = "a save stops training for 2 s, which has to be at most 0.01 of the time"
+    because = "a save stops training for 2 s, which has to be at most 1 % of the time"
     policy = "(Every(fraction=0.05) | Every(minutes=10)) & Overhead(fraction=0.01) | AtEnd()"
     damage.rewrite(newest, intervals=[{"policy": policy, "seconds": 200.0, "because": because}])
     lines = holdfast("show", run_folder, columns=80).out.splitlines()

@@ -158,7 +158,7 @@ def test_a_deadline_that_is_too_near_is_said(folder: Path, tmp_path: Path, monke
     os.utime(notice, (time.time() + 20, time.time() + 20))
     slow_saves(monkeypatch, 60.0)
     save = BeforeDeadline(notice=notice, grace=1)
-    with pytest.warns(HoldfastWarning, match=r"s are left until the deadline, and a save takes about 60 s"):
+    with pytest.warns(HoldfastWarning, match=r"s are left until the deadline, and a save takes about 1 min"):
         linger(folder, save)
 
 
@@ -183,7 +183,7 @@ def slow_saves(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 def test_a_signal_that_leaves_too_little_time_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is known how long after a signal the kill comes."""
     slow_saves(monkeypatch, 60.0)
-    with pytest.warns(HoldfastWarning, match=r"a save takes about 60 s, and 30 s after the signal comes the kill"):
+    with pytest.warns(HoldfastWarning, match=r"a save takes about 1 min, and 30 s after the signal comes the kill"):
         stopped(folder, OnSignal(grace=30) | Every(epochs=500), signal.SIGTERM)
     assert len(checkpoints(folder)) == 1
 

@@ -93,7 +93,7 @@ def test_the_save_that_is_still_being_written_is_part_of_what_is_said():
     """It has to be waited for, so less time is left than there seems to be."""
     costs = Costs(blocking=5, persist=35, writing=True)
     assert POLICY.remark(at(-60, costs=costs)) == (
-        "60 s are left until the deadline, and a save takes about 75 s: it may come too late"
+        "1 min are left until the deadline, and a save takes about 1 min 15 s: it may come too late"
     )
     assert POLICY.remark(at(-76, costs=costs)) is None
 
@@ -108,7 +108,7 @@ def test_a_save_that_failed_is_tried_again_but_not_at_every_batch():
 def test_the_reason_says_how_much_time_is_left():
     """Also when it is too late: a long batch went past the deadline, and late is better than never."""
     policy = BeforeDeadline(slurm=True, margin=100)
-    assert policy.due(at(-95, policy)) == "before the deadline (in 95 s)"
+    assert policy.due(at(-95, policy)) == "before the deadline (in 1 min 35 s)"
     assert policy.due(at(12, policy)) == "after the deadline (12 s ago)"
 
 

@@ -56,11 +56,3 @@ def test_a_shortage_is_told_if_and_only_if_a_disk_would_overflow(sizes, count, f
         full = full or sum(used) > disk
         used = used[-count:]
     assert (shortage(KeepLast(count), there, free) is not None) == full
-
-
-@pytest.mark.parametrize(
-    ("needed", "room"), [(0, "0 B"), (3, "3 B"), (1500, "1.5 KiB"), (20 * 2**10, "20 KiB"), (7 * 2**30, "7 GiB")]
-)
-def test_a_small_size_is_not_rounded_to_nothing(needed, room):
-    """`0 MiB` would be no reason for a warning."""
-    assert Shortage(1, needed).room == room

@@ -160,7 +160,7 @@ def test_a_clock_that_is_set_back_moves_nothing(folder: Path, monkeypatch: pytes
             jump[0] = -86400.0 if batches >= 4 else 0.0
             run._session.saves._listened = 0.0
 
-        with pytest.warns(HoldfastWarning, match=r"was set by -86400 s since the start"):
+        with pytest.warns(HoldfastWarning, match=r"was set back by 1 d since the start"):
             job.fit(run, 3, each)
     created = [one.created for one in checkpoints(folder)]
     assert len(created) == 6

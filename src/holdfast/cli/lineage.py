@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.text import Text
 
-from holdfast.cli import wording
+from holdfast import wording
 from holdfast.cli.tables import text
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.run_folder import AttemptRecord, read_attempts

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from rich.console import RenderableType
 from rich.text import Text
 
-from holdfast.cli import records, wording
+from holdfast import wording
+from holdfast.cli import records
 from holdfast.cli.output import message_of
 from holdfast.cli.survey import Elsewhere, Survey
 from holdfast.cli.tables import Column, column, fitting, marked, table, text

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli.wording import printable
 from holdfast.errors import HoldfastError
+from holdfast.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

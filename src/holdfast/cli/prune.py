@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli import arguments, wording
+from holdfast import wording
+from holdfast.cli import arguments
 from holdfast.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:

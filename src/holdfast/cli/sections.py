@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from holdfast.cli import records, wording
+from holdfast import wording
+from holdfast.cli import records
 from holdfast.cli.listing import LEGEND, STYLES, elsewhere, mark_of
 from holdfast.cli.survey import Survey
 from holdfast.cli.tables import Column, column, fitting, pairs, table, text

@@ -104,8 +104,8 @@ def _chosen(found: Survey, name: str | None) -> Entry:
 def _warn_of_newer(found: Survey) -> None:
     """Broken checkpoints that are newer than the one shown."""
     from holdfast.cli.output import message_of
-    from holdfast.cli.wording import printable
     from holdfast.format.names import CheckpointName
+    from holdfast.wording import printable
 
     shown = found.newest.manifest.name if found.newest is not None else None
     for broken in found.broken:

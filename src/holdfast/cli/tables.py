@@ -9,7 +9,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.cli.wording import printable
+from holdfast.wording import printable
 
 GAP = 2
 """Spaces between columns."""

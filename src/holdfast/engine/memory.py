@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.errors import MemoryLimitError
+from holdfast.wording import size
 
 _UNLIMITED = 1 << 60
 """Control groups of version 1 say "no limit" with a number close to 2**63."""
@@ -25,14 +26,10 @@ def require_memory(needed: int, purpose: str, allowed: int | None) -> None:
     """Raises `MemoryLimitError` if ``needed`` bytes exceed ``allowed``."""
     if allowed is not None and needed > allowed:
         raise MemoryLimitError(
-            f"{purpose} needs {_mib(needed)} of memory, but only {_mib(allowed)} may still be used here "
+            f"{purpose} needs {size(needed)} of memory, but only {size(allowed)} may still be used here "
             "(memory limit of this control group or machine). Raise the limit, for example "
             "with --mem or resources.limits.memory, or make the state smaller."
         )
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):,.0f} MiB"
 
 
 def _machine(proc: Path) -> int | None:

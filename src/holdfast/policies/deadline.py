@@ -14,6 +14,7 @@ from holdfast.format.reasons import BEFORE_DEADLINE
 from holdfast.policies.moment import Moment
 from holdfast.policies.save import SavePolicy
 from holdfast.types import Json
+from holdfast.wording import duration
 
 Instant = datetime | str | float
 """An aware `datetime`, an ISO 8601 text with a zone, or seconds since 1970."""
@@ -90,7 +91,9 @@ class BeforeDeadline(SavePolicy):
         if deadline is None:
             return None
         left = deadline - moment.now
-        return f"{BEFORE_DEADLINE} (in {left:.0f} s)" if left >= 0 else f"after the deadline ({-left:.0f} s ago)"
+        if left < 0:
+            return f"after the deadline ({duration(-left)} ago)"
+        return f"{BEFORE_DEADLINE} (in {duration(left)})"
 
     def remember(self, moment: Moment) -> Mapping[str, Json]:
         deadline = self._pressing(moment)
@@ -111,9 +114,10 @@ class BeforeDeadline(SavePolicy):
         if deadline is None or deadline - moment.now >= needed:
             return None
         left = deadline - moment.now
+        late = f"a save takes about {duration(needed)}: it may come too late"
         if left < 0:
-            return f"the deadline passed {-left:.0f} s ago, and a save takes about {needed:.0f} s: it may come too late"
-        return f"{left:.0f} s are left until the deadline, and a save takes about {needed:.0f} s: it may come too late"
+            return f"the deadline passed {duration(-left)} ago, and {late}"
+        return f"{duration(left)} are left until the deadline, and {late}"
 
     @property
     def _memory_key(self) -> str:

@@ -16,26 +16,12 @@ _LOOKS = 20_000
 """Records that are looked at, at most, which takes some tens of milliseconds."""
 
 
-_SIZES = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
-
-
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """After so many ``saves``, the checkpoints take ``needed`` bytes more than they do now, which is too much."""
 
     saves: int
     needed: int
-
-    @property
-    def room(self) -> str:
-        """How much is needed, in words.
-
-        >>> Shortage(1, 600).room, Shortage(1, 5 * 2**20).room, Shortage(1, 3 * 2**40).room
-        ('600 B', '5 MiB', '3,072 GiB')
-        """
-        unit, size = next(((name, size) for name, size in _SIZES if self.needed >= size), ("B", 1))
-        digits = 1 if size <= self.needed < 10 * size else 0
-        return f"{self.needed / size:,.{digits}f}".removesuffix(".0") + f" {unit}"
 
 
 def shortage(policy: KeepPolicy, there: Sequence[Kept], free: int, ahead: int = AHEAD) -> Shortage | None:

@@ -9,6 +9,7 @@ from holdfast.errors import UsageError
 from holdfast.policies.moment import Moment
 from holdfast.policies.save import Choice, SavePolicy
 from holdfast.policies.units import percent
+from holdfast.wording import duration
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,18 +45,20 @@ class Overhead(SavePolicy):
         if moment.costs.writing or moment.event not in ("boundary", "epoch_end"):
             return None
         seconds = self._seconds(moment)
-        return f"overhead {percent(self.fraction)} (every {seconds:.3g} s)" if moment.since_save >= seconds else None
+        if moment.since_save < seconds:
+            return None
+        return f"overhead {percent(self.fraction)} (every {duration(seconds)})"
 
     def choice(self, moment: Moment) -> Choice:
         """The interval that holds now, and why it is that long."""
         costs, bound = moment.costs, moment.costs.training / self.fraction
         if self._best(moment) > max(bound, costs.persist):
-            failures = f"with a failure every {self.mean_time_between_failures:.3g} s"
+            failures = f"with a failure every {duration(self.mean_time_between_failures or 0.0)}"
             why = f"{failures}, {self._cost(moment)} pays off so often"
         elif costs.persist > bound:
-            why = f"it takes {costs.persist:.3g} s to write a save"
+            why = f"it takes {duration(costs.persist)} to write a save"
         else:
-            why = f"{self._cost(moment)} has to be at most {self.fraction:.3g} of the time"
+            why = f"{self._cost(moment)} has to be at most {percent(self.fraction)} of the time"
         return Choice(self._seconds(moment), why)
 
     def _seconds(self, moment: Moment) -> float:
@@ -69,8 +72,8 @@ class Overhead(SavePolicy):
     def _cost(self, moment: Moment) -> str:
         costs = moment.costs
         what = "a save" if costs.measured else "a save, not measured yet,"
-        slowed = f" and slows it by {costs.slowdown:.3g} s" if costs.slowdown else ""
-        return f"{what} stops training for {costs.blocking:.3g} s{slowed}, which"
+        slowed = f" and slows it by {duration(costs.slowdown)}" if costs.slowdown else ""
+        return f"{what} stops training for {duration(costs.blocking)}{slowed}, which"
 
 
 def _divided(interval: float, moment: Moment) -> float:

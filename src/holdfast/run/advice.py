@@ -16,6 +16,7 @@ from holdfast.run.schedule import Schedule
 from holdfast.run.target import Target
 from holdfast.run.voice import Voice
 from holdfast.types import Progress
+from holdfast.wording import duration, size
 
 _NEVER = "{0}: no value of {1!r} has been logged{2}, so it has no effect. Log it with run.log({1}=...).{3}"
 _UNMATCHED = (
@@ -27,7 +28,7 @@ _SHORTAGE = (
     "there: saves will fail then. Keep fewer checkpoints, save less often, or free some space."
 )
 _CLOCK = (
-    "the clock of this machine was set by {:+.0f} s since the start; the times of checkpoints go on without that, so "
+    "the clock of this machine was set {} by {} since the start; the times of checkpoints go on without that, so "
     "hours and days that are kept do not shift. Deadlines follow the clock."
 )
 
@@ -105,10 +106,10 @@ class Advice:
         except HoldfastError:
             return
         if shortage is not None:
-            text = _SHORTAGE.format(target.folder, shortage.room, shortage.saves)
+            text = _SHORTAGE.format(target.folder, size(shortage.needed), shortage.saves)
             self.voice.warn("space", text, once=f"space {target.folder}")
 
     def clock(self, jump: float) -> None:
         """The machine's clock was set by so many seconds."""
         if jump:
-            self.voice.warn("clock", _CLOCK.format(jump), once="clock")
+            self.voice.warn("clock", _CLOCK.format("ahead" if jump > 0 else "back", duration(abs(jump))), once="clock")

@@ -30,6 +30,7 @@ from holdfast.run.target import Target
 from holdfast.run.voice import Voice
 from holdfast.storage.base import Storage
 from holdfast.types import Progress
+from holdfast.wording import duration
 
 _LONG_SECONDS = 5.0
 
@@ -131,7 +132,7 @@ class Saves:
 
     def _note_choice(self, schedule: Schedule, choice: Choice) -> None:
         self.voice.note(
-            "interval", f"every {choice.seconds:.3g} s: {choice.because}", policy=written(schedule.saver.save),
+            "interval", f"every {duration(choice.seconds)}: {choice.because}", policy=written(schedule.saver.save),
             seconds=choice.seconds, because=choice.because, folder=schedule.folder,
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from holdfast.run.deadlines import Deadlines
 from holdfast.run.requeue import requeue
 from holdfast.run.signals import StopSignals, stop_exception
 from holdfast.run.voice import Voice
+from holdfast.wording import duration
 
 DEADLINE = "the deadline"
 
@@ -86,9 +87,8 @@ class Stops:
         left = min(self._graces, default=None)
         if left is None or needed <= left:
             return None
-        return (
-            f"a save takes about {needed:.0f} s, and {left:.0f} s after the signal comes the kill: it may come too late"
-        )
+        takes = f"a save takes about {duration(needed)}"
+        return f"{takes}, and {duration(left)} after the signal comes the kill: it may come too late"
 
     def end(self, stop: Stop) -> BaseException:
         """Puts the Slurm job back into the queue, if that was asked for; gives the exception that ends the loop."""

@@ -54,17 +54,18 @@ def number(value: object) -> str:
 def duration(seconds: float) -> str:
     """A time span, in its two largest units.
 
-    >>> duration(0.00395), duration(4.21), duration(185), duration(8040), duration(200_000)
-    ('4 ms', '4.2 s', '3 min 5 s', '2 h 14 min', '2 d 7 h')
+    >>> duration(0.00395), duration(4.21), duration(30), duration(185), duration(8040), duration(86400)
+    ('3.95 ms', '4.21 s', '30 s', '3 min 5 s', '2 h 14 min', '1 d')
     """
     if 0 < seconds < 0.1:
-        return f"{1000 * seconds:.2g} ms"
+        return f"{1000 * seconds:.3g} ms"
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.3g} s"
     whole = int(seconds)
     for unit, length, part, fraction in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= length:
-            return f"{whole // length:,} {unit} {whole % length // fraction} {part}"
+            rest = whole % length // fraction
+            return f"{whole // length:,} {unit}" + (f" {rest} {part}" if rest else "")
     raise AssertionError("less than a minute was dealt with")
 
 
