@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tests.exactness.scenarios_loaders import trained_on
 from tests.exactness.scripts import Script, scenario
@@ -189,6 +190,24 @@ def loader_with_its_own_state(script):
     return trained_on(script, StatefulLoader())
 
 
+class UnknownLength(StatefulLoader):
+    """As a stream's loader, which is asked for its next batch before the one at hand is saved."""
+
+    __len__ = None  # type: ignore[assignment]
+
+
+@scenario(ways=("at", "after", "raise"))
+def loader_with_its_own_state_and_no_length(script):
+    """Saves that are due, and the one on an error, hold the boundary before the batch that was fetched since."""
+    model, loader = network(), UnknownLength()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    run = script.run({"model": model, "optimizer": optimizer})
+    for _ in run.epochs(EPOCHS):
+        for x, y in run.batches(loader):
+            script.fail_here()
+            run.log(loss=learn(model, optimizer, x, y), seen=x.sum())
+
+
 @scenario(slow=True)
 def loader_that_counts_its_passes(script):
     loader = CountingLoader()
@@ -214,6 +233,37 @@ def two_loops_over_a_loader_that_counts(script):
         for x, y in run.batches(loader):
             run.log(loss=learn(model, optimizer, x, y))
     return {"passes": loader.passes}
+
+
+class StatefulStream(Stream):
+    """A stream whose workers say how far they have read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.resumed = False
+
+    def __iter__(self):
+        skipped = self.read if self.resumed else 0
+        self.read, self.resumed = skipped, False
+        for sample in itertools.islice(super().__iter__(), skipped, None):
+            self.read += 1
+            yield sample
+
+    def state_dict(self) -> dict[str, int]:
+        return {"read": self.read}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.read, self.resumed = state["read"], True
+
+
+@scenario(slow=True)
+def torchdata_in_random_order(script):
+    return trained_on(script, StatefulDataLoader(points(), BATCH, shuffle=True))
+
+
+@scenario(slow=True)
+def torchdata_with_a_stream_and_workers(script):
+    return trained_on(script, StatefulDataLoader(StatefulStream(), BATCH, num_workers=2))
 
 
 def made_anew(script: Script, seed_of: Any) -> None:

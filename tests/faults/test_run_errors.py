@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import AtEnd, AtMostEvery, Every, HoldfastWarning, OnError, Run, checkpoints
+from holdfast import AtEnd, AtMostEvery, Every, HoldfastWarning, KeepAll, OnError, Run, checkpoints
+from holdfast.run.loop_state import LoopState
 from tests.harness.history import History, assert_nothing_lost
 from tests.harness.small import Small, small, train, untouched
 from tests.harness.trainers import start
@@ -285,3 +286,16 @@ def test_an_unchanged_boundary_is_not_saved_twice(folder: Path) -> None:
             run.wait()
             job.step(inputs)
     assert [one.progress.batches for one in checkpoints(folder)] == [4, 8]
+
+
+def test_a_save_whose_position_is_lost_has_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said and tried again like any other, and not dropped as if it had not been due."""
+    stored = LoopState.stored
+    monkeypatch.setattr(LoopState, "stored", lambda self, one: None if one.progress.batches == 2 else stored(self, one))
+    job, failed = small(), []
+    run = Run(folder, job.state, save=Every(batches=2), keep=KeepAll())
+    run.on_event = lambda event: failed.append(event) if event.kind == "save_failed" else None
+    with run, pytest.warns(HoldfastWarning, match=r"failed: the loader keeps its own position"):
+        job.fit(run, 1)
+    assert len(failed) == 1
+    assert [one.progress.batches for one in checkpoints(folder)] == [4]

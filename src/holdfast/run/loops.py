@@ -200,6 +200,8 @@ def _consider(session: Session, cursors: list[Cursor], length: int | None) -> li
         return []
     if not session.saves.due:
         return []
+    for cursor in cursors:
+        cursor.hold()
     batch = _fetch(cursors)
     session.snapshots.save_if_due(last=batch is None)
     return [batch]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from holdfast.engine.checkpointer import ItemDraft
-from holdfast.errors import UnsafeValueError
+from holdfast.errors import SaveError, UnsafeValueError
 from holdfast.format.reasons import ASKED, AT_END
 from holdfast.run.boundary import Boundary, Observer
 from holdfast.run.drafts import Content, Firing
@@ -140,26 +140,16 @@ class Snapshots:
             return self._save_firing(boundary, self._saves.firing())
 
     def _save_firing(self, boundary: Boundary, firing: Firing) -> bool:
-        stored = self._loop.stored(boundary)
-        if stored is None:
-            firing = self._without_position(firing)
-            if not firing:
-                return False
         try:
+            stored = self._loop.stored(boundary)
+            if stored is None and _needs_position(firing):
+                raise SaveError(f"{_POSITION_LOST}.")
             content = self._content(boundary, self._capture(firing), stored, firing)
         except Exception as error:
             self._saves.fail(boundary.progress, firing, error)
             return False
         self._waited = 0
         return self._saves.save(content, firing, self._here())
-
-    def _without_position(self, firing: Firing) -> Firing:
-        """Those of ``firing`` that do not save where the run is, which is lost here; says so of the others."""
-        self._voice.warn("position_lost", _POSITION_LOST)
-        for schedule, _ in firing:
-            if schedule.extent.whole:
-                schedule.drop()
-        return [(one, why) for one, why in firing if not one.extent.whole]
 
     def _capture(self, firing: Firing) -> dict[str, Captured]:
         """The items that any of them saves."""
@@ -170,7 +160,7 @@ class Snapshots:
     ) -> Content:
         self._recorder.flush()
         items = {name: draft(one) for name, one in captured.items()}
-        if stored is not None and any(one.extent.whole for one, _ in firing):
+        if stored is not None and _needs_position(firing):
             items |= self._pending(boundary) | {"values": value_draft("values", boundary.values)}
             stored = replace(stored, savers=self._saves.remembered(firing))
             items |= {"data": value_draft("data", stored.data()), "rng": value_draft("rng", stored.rng())}
@@ -237,7 +227,7 @@ class Snapshots:
     def _obstacle(self, boundary: Boundary, *, unseen: bool = True) -> str | None:
         """Why the last boundary is lost by now; None if it can still be saved."""
         if self._stored_last(boundary) is None:
-            return "the loader keeps its own position, and has moved on since"
+            return _POSITION_LOST
         return self.observer.obstacle(boundary, unseen=unseen)
 
     def _stored_last(self, boundary: Boundary) -> Stored | None:
@@ -299,10 +289,12 @@ class Snapshots:
             self._saves.commit(held)
 
 
-_POSITION_LOST = (
-    "no save here: the loader keeps its own position, and has moved on since the last boundary. "
-    "The newest checkpoint before it is what a resume uses."
-)
+def _needs_position(firing: Firing) -> bool:
+    """Whether anybody saves where the run is."""
+    return any(one.extent.whole for one, _ in firing)
+
+
+_POSITION_LOST = "the loader keeps its own position, and has moved on since the last boundary"
 _LOST = (
     "no save {reason}: the last boundary cannot be saved any more, because {obstacle}. The newest checkpoint before it "
     "is what a resume uses."

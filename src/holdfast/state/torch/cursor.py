@@ -54,6 +54,8 @@ class Cursor(abc.ABC):
         self.generators = self.find_generators()
         self.start: dict[str, Any] = {}
         self.warm_start = self.woken = False
+        self.before: Any = None
+        """The state of `stateful` at the end of the pass before, if that was a whole one."""
 
     @abc.abstractmethod
     def open(self, stored: CursorState | None, *, exact: bool, tick: Ticker) -> None:
@@ -62,6 +64,10 @@ class Cursor(abc.ABC):
     @abc.abstractmethod
     def mark(self) -> None:
         """Notes the position at a boundary, before the next batch is fetched. Cheap: it is called at each one."""
+
+    def hold(self) -> None:
+        """Before a batch is fetched ahead of the save that holds the boundary: keeps what that would lose."""
+        return None
 
     @abc.abstractmethod
     def state(self) -> CursorState | None:
@@ -141,61 +147,6 @@ class Cursor(abc.ABC):
                 "checkpoint of the end of an epoch: Run(..., start_from='its name'). To continue at batch "
                 f"{stored.consumed} all the same, call run.batches(loader, exact=False)."
             )
-
-
-class StatefulCursor(Cursor):
-    """A loader with ``state_dict`` and ``load_state_dict`` of its own, such as torchdata's StatefulDataLoader."""
-
-    kind = "its own state_dict"
-
-    @property
-    def stateful(self) -> Any:
-        return self.loader
-
-    def open(self, stored: CursorState | None, *, exact: bool, tick: Ticker) -> None:
-        self.note_start(stored)
-        self._consumed = self._marked = 0
-        if stored is not None:
-            self.check(stored)
-            self._consumed = stored.consumed
-            self.stateful.load_state_dict(stored.position)
-        elif self.woken:
-            self._take_up_state()
-        self.iterator = iter(self.loader)
-
-    def _take_up_state(self) -> None:
-        """Some loaders take up a loaded state in ``iter()``, and draw for it."""
-        self._before = rng.capture()
-        iter(self.loader)
-        self._rewind()
-
-    def _rewind(self) -> None:
-        rng.restore(self._before)
-        self.set_generators(self.start)
-
-    def next(self) -> Any:
-        try:
-            batch = next(self.iterator)
-        except StopIteration:
-            if not self.woken:
-                raise
-            self._rewind()
-            self.iterator = iter(self.loader)
-            batch = next(self.iterator)
-        self.woken = False
-        self._consumed += 1
-        return batch
-
-    def mark(self) -> None:
-        self._marked = self._consumed
-
-    def state(self) -> CursorState | None:
-        if self._marked != self._consumed:
-            return None
-        position = self.stateful.state_dict()
-        return CursorState(
-            kind=self.kind, consumed=self._consumed, length=self.length, generators=self.start, position=position
-        )
 
 
 class ReplayCursor(Cursor):

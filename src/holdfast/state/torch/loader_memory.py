@@ -62,6 +62,8 @@ class LoaderMemory:
 
         Nothing restores them.
         """
+        for cursor in cursors:
+            cursor.before = self._ended.get(id(cursor.stateful))
         before, self._moved = self._cursors.get(loop), True
         if before is not None:
             self._reused[loop] = _parts(before) == _parts(cursors)

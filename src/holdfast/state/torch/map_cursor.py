@@ -22,8 +22,9 @@ from torch.utils.data import (
 )
 
 from holdfast.state.torch import rng
-from holdfast.state.torch.cursor import Cursor, CursorState, ReplayCursor, StatefulCursor, Ticker
+from holdfast.state.torch.cursor import Cursor, CursorState, ReplayCursor, Ticker
 from holdfast.state.torch.index_stream import IndexTap, Replay
+from holdfast.state.torch.stateful_cursor import StatefulCursor
 from holdfast.state.torch.trail import Trail
 from holdfast.state.torch.worker_shield import WorkerShield
 
