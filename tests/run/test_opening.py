@@ -224,6 +224,21 @@ def test_a_corrupt_checkpoint_that_was_repaired_counts_again(folder: Path) -> No
     assert latest(folder) == newest
 
 
+def test_a_repaired_checkpoint_that_is_gone_back_to_counts_at_once(folder: Path) -> None:
+    """For what the policies keep: it would stay for ever beside the last two."""
+    newest = checkpoints(folder)[-1]
+    shard = newest.path / "model.safetensors"
+    good = shard.read_bytes()
+    shard.write_bytes(good[:-1] + b"\1")
+    with pytest.warns(HoldfastWarning):
+        Run(folder, small().state).close()
+    shard.write_bytes(good)
+    job = small()
+    with Run(folder, job.state, start_from=newest.name, save=Every(batches=1), keep=KeepLast(2)) as run:
+        job.fit(run, 4, lambda _: run.wait())
+    assert newest.name not in {one.name for one in checkpoints(folder)}
+
+
 @pytest.mark.parametrize("reason", ["on error", "surrogate \udcff", 5])
 def test_a_reason_of_somebodys_own_is_a_text_like_others(tmp_path: Path, reason: Any) -> None:
     """It may not claim an error that was none, for which retention and a resume have rules of their own."""

@@ -45,6 +45,12 @@ class Selection:
     uncounted: dict[str, frozenset[str]] = field(default_factory=dict)
     damaged: list[tuple[LocalStorage, str]] = field(default_factory=list)
 
+    def choose(self, found: Found) -> Selection:
+        """With ``found`` as the one to resume from. It counts: if it was found to be corrupt, it has been repaired."""
+        self.found = found
+        self.uncounted[found.storage.root] = self.uncounted[found.storage.root] - {found.entry.name}
+        return self
+
 
 def select(
     folders: Sequence[LocalStorage], resumable: Collection[str], attempts: list[AttemptRecord], start_from: object,
@@ -79,10 +85,7 @@ def select(
                 chosen.damaged.append((found.storage, name))
             voice.warn("skipped", f"{error}{_instead(found, following)}", name=name)
             continue
-        chosen.found = found
-        # It may have been repaired since an earlier attempt found it to be corrupt.
-        chosen.uncounted[found.storage.root] = chosen.uncounted[found.storage.root] - {found.entry.name}
-        return chosen
+        return chosen.choose(found)
     lost = skipped + [one.url for one in folders if one.root in resumable for _ in survey.broken[one.root]]
     if lost:
         raise CorruptError(
@@ -167,7 +170,7 @@ class _Survey:
         )  # fmt: skip
         before, after = self.passed_over(self._attempts), self.passed_over([*self._attempts, record])
         abandoned = {name for root, names in after.items() for name in names - before[root]}
-        return Selection(back, rollback=True, uncounted=self.with_damaged(after), abandoned=len(abandoned))
+        return Selection(rollback=True, uncounted=self.with_damaged(after), abandoned=len(abandoned)).choose(back)
 
     def passed_over(self, attempts: Sequence[AttemptRecord]) -> dict[str, frozenset[str]]:
         """By folder, the names that a rollback of one of ``attempts`` has abandoned, and those of another run."""
