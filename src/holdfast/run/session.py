@@ -49,11 +49,10 @@ class Session:
         self._gradients = self.snapshots.observer.gradients
         self._stops, self._signals, self._resumption = stops, stops.signals, resumption
         self._beginning, self._fresh = beginning, resumption is None
-        self._stopped = self._trained = False
         self.progressing = progressing
         self._advice = saves.advice
         self._clock: float | None = None
-        self._begun = self._left = False
+        self._begun = self._left = self._stopped = self._trained = False
 
     @property
     def position(self) -> Position:
