@@ -157,10 +157,15 @@ def test_a_keep_phrase_is_the_policy_that_it_says(phrase, policy):
         (save_policy, Every, "option=<class .*>: expected a SavePolicy"),
         (keep_policy, ["last 3", 4], r"option\[1\]=4: expected a KeepPolicy"),
         (keep_policy, [KeepLast(3), Every(steps=2)], r"option\[1\]=Every\(steps=2\): expected a KeepPolicy"),
-        (save_policy, "at end | ", "'' is no phrase"),
+        (save_policy, "at end | ", r"'at end \|' has no phrase on one side of '\|'"),
+        (save_policy, "& at end", r"'& at end' has no phrase on one side of '&'"),
+        (save_policy, " ", "'' is empty"),
+        (keep_policy, "last 3 |", r"'last 3 \|' has no phrase on one side"),
+        (save_policy, "every 5 steps or 10 minutes", r"word 4, 'or'; two phrases are joined by '\|'"),
+        (keep_policy, "last 3 and best val_loss", r"word 3, 'and'; two phrases are joined by '\|'"),
         (save_policy, "at end | at strat", 'Did you mean "at start"'),
         (keep_policy, "last 3 | lst 2", "'lst 2' is no phrase"),
-        (keep_policy, "last 3 & all", "'last 3 & all' is no phrase"),
+        (keep_policy, "last 3 & all", r"'last 3 & all' is no phrase .*'&'; two phrases are joined by '\|'"),
     ],
 )  # fmt: skip
 def test_what_is_no_phrase_is_refused_with_the_word_and_the_nearest(parse, phrase, said):

@@ -159,6 +159,9 @@ _KEEP = (
 )  # fmt: skip
 
 
+_JOINED = "; two phrases are joined by '|'"
+
+
 def save_policy(given: SaveOption, where: str = "save") -> SavePolicy:
     """The save policy that a phrase, a policy or a callable stands for, or any of a list of them.
 
@@ -192,16 +195,25 @@ def keep_policy(given: KeepOption, where: str = "keep") -> KeepPolicy:
 
 
 def _save_phrase(phrase: str, where: str) -> SavePolicy:
-    return any_of([_both(one, where) for one in phrase.split("|")])
+    return any_of([_both(one, where) for one in _split(phrase, "|", where)])
 
 
 def _both(phrase: str, where: str) -> SavePolicy:
-    policies: list[SavePolicy] = [_parsed(one, _SAVE, where) for one in phrase.split("&")]
+    policies: list[SavePolicy] = [_parsed(one, _SAVE, where) for one in _split(phrase, "&", where)]
     return policies[0] if len(policies) == 1 else AllOf(tuple(policies))
 
 
 def _keep_phrase(phrase: str, where: str) -> KeepPolicy:
-    return keep_any([_parsed(one, _KEEP, where) for one in phrase.split("|")])
+    return keep_any([_parsed(one, _KEEP, where) for one in _split(phrase, "|", where)])
+
+
+def _split(phrase: str, sign: str, where: str) -> list[str]:
+    """The phrases that ``sign`` joins. Raises `UsageError` if one of them is missing."""
+    found = phrase.split(sign)
+    if not all(one.strip() for one in found):
+        problem = "is empty" if len(found) == 1 else f"has no phrase on one side of {sign!r}"
+        raise UsageError(f"{where}: {phrase.strip()!r} {problem}.")
+    return found
 
 
 def _listed(given: object, where: str, expected: str) -> list[tuple[str, Any]]:
@@ -240,7 +252,10 @@ def _built(form: Form, match: re.Match[str], phrase: str, where: str) -> Any:
 def _wrong_word(text: str, forms: tuple[Form, ...]) -> str:
     """Where it stops to look like the phrase that it is nearest to."""
     words, right = text.split(), _right_words(text, _nearest_first(text, forms)[0])
-    return f" (at word {right + 1}, {words[right]!r})" if right < len(words) else " (it ends too early)"
+    if right == len(words):
+        return " (it ends too early)"
+    joined = words[right].lower() in ("or", "and", "&")
+    return f" (at word {right + 1}, {words[right]!r}{_JOINED if joined else ''})"
 
 
 def _right_words(text: str, example: str) -> int:
