@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from holdfast import AtEnd, AtMostEvery, Every, HoldfastWarning, KeepAll, OnError, Run, checkpoints
 from holdfast.run.loop_state import LoopState
 from tests.harness.history import History, assert_nothing_lost
-from tests.harness.small import Small, small, train, untouched
+from tests.harness.small import BATCHES, Small, small, train, untouched
 from tests.harness.trainers import start
 
 RARELY = Every(batches=100)
@@ -299,3 +299,40 @@ def test_a_save_whose_position_is_lost_has_failed(folder: Path, monkeypatch: pyt
         job.fit(run, 1)
     assert len(failed) == 1
     assert [one.progress.batches for one in checkpoints(folder)] == [4]
+
+
+class Mute:
+    """A loader that fails to say where it stands."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(torch.ones(BATCHES, 1, 2))
+
+    def __len__(self) -> int:
+        return BATCHES
+
+    def state_dict(self) -> Any:
+        raise ValueError("nowhere")
+
+    def load_state_dict(self, state: Any) -> None:
+        """Never called."""
+
+
+@pytest.mark.parametrize("leave_at", [None, 3])
+def test_a_loader_that_fails_to_say_where_it_stands_does_not_end_the_training(
+    folder: Path, leave_at: int | None
+) -> None:
+    """Only what needs its place is not saved: what lies between two passes is, and that the loop was left as well."""
+    job = small()
+
+    def fit() -> None:
+        with Run(folder, job.state, save=Every(batches=2), keep=KeepAll()) as run:
+            for _ in run.epochs(2):
+                for inputs in run.batches(Mute()):
+                    job.step(inputs)
+                    if run.progress.batches == leave_at:
+                        break
+
+    with pytest.warns(HoldfastWarning, match=r"failed: ValueError: nowhere"):
+        fit()
+    assert [one.progress.batch for one in checkpoints(folder)] == [0, 0]
+    assert checkpoints(folder)[-1].progress.epoch == 2

@@ -270,8 +270,9 @@ _HIDDEN = (
     "dataset both and name it in state=, or set the attribute from the epoch's number in each epoch."
 )
 _LEFT_EARLY = (
-    "this loader, or its sampler, keeps a state of its own, and the pass before was left early: what that means to it "
-    "cannot be known, so a resume between two passes starts it afresh. Let its passes come to their end for exactness."
+    "this loader, or its sampler, keeps a state of its own, and the pass before was left early, or it failed to say "
+    "how that ended: where it stands cannot be known, so a resume between two passes starts it afresh. Let its passes "
+    "come to their end for exactness."
 )
 _LIVES_ON = (
     "this iterator lives on from epoch to epoch, and after a restart it is at its beginning again: hand out an "

@@ -178,7 +178,7 @@ class Snapshots:
         """A loop was left by `break` or by an exception: they look the same. ``progress`` counts the batch."""
         if self.boundary is None:
             return
-        last = self._loop.stored(self.boundary)
+        last = self._told(self.boundary)
         for cursor in self._loop.cursors:
             cursor.mark()
         self._left = self._left_at(self._loop.next_batch(), progress, last)
@@ -192,7 +192,7 @@ class Snapshots:
             return
         left = self._left
         if epoch_end is not None and (left is None or left.marks != self.observer.shadow.marks()):
-            last = self._loop.stored(self.boundary) if left is None else left.last
+            last = self._told(self.boundary) if left is None else left.last
             self._loop.ends.clear()
             self._left = self._left_at(Position(epoch=epoch_end.epoch), epoch_end, last)
         # What goes wrong here is said at the end, when it is tried again.
@@ -202,7 +202,14 @@ class Snapshots:
 
     def _left_at(self, position: Position, progress: Progress, last: Stored | None) -> _Left:
         after = Boundary(progress, position, rng.capture(), clean=False, values=copied(self._values))
-        return _Left(last, after, self._loop.stored(after), self.observer.shadow.marks())
+        return _Left(last, after, self._told(after), self.observer.shadow.marks())
+
+    def _told(self, boundary: Boundary) -> Stored | None:
+        """What the loop stores of a boundary; None if a loader does not say where it stands."""
+        # What it raises would come in place of the exception that ended the loop; saves in the loop have said it.
+        with contextlib.suppress(Exception):
+            return self._loop.stored(boundary)
+        return None
 
     def _hold_final(self, boundary: Boundary) -> Held | str | None:
         """The snapshot for a final save: the last boundary if it is still there, else the state now.
@@ -231,7 +238,7 @@ class Snapshots:
         return self.observer.obstacle(boundary, unseen=unseen)
 
     def _stored_last(self, boundary: Boundary) -> Stored | None:
-        return self._left.last if self._left is not None else self._loop.stored(boundary)
+        return self._left.last if self._left is not None else self._told(boundary)
 
     def _hold_last(self, boundary: Boundary, firing: Firing) -> Held:
         """Everything as it was at the boundary, whatever a batch that failed has done to small items and buffers."""
