@@ -56,6 +56,17 @@ def random_iterable(script):
     return trained_on(script, DataLoader(RandomStream(), BATCH))
 
 
+@scenario()
+def random_iterable_with_a_limit(script):
+    """Behind the last batch that is wanted, none is fetched: it would draw."""
+    model, loader = network(), DataLoader(RandomStream(), BATCH)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    run = script.run({"model": model, "optimizer": optimizer})
+    for _ in run.epochs(EPOCHS):
+        for x, y in run.batches(loader, limit=3):
+            run.log(loss=learn(model, optimizer, x, y), seen=x.sum())
+
+
 class Batches:
     """An iterable of the script's own: a random walk through the data, with the numbers of the global generator."""
 

@@ -280,3 +280,15 @@ def endless_steps_counted_by_hand(script):
         run.log(loss=learn(model, optimizer, x, y))
         run.batch_end(epoch=1, batch=index + 1)
     run.close()
+
+
+@scenario()
+def validation_before_the_epochs(script):
+    """The score of the untrained model, with dropout on: what it draws comes before the random state is restored."""
+    model, loader = network(), shuffled()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    run = script.run({"model": model, "optimizer": optimizer})
+    run.log(val=sum(loss_of(model(x), y) for x, y in run.batches(shuffled(), train=False)))
+    for _ in run.epochs(EPOCHS):
+        for x, y in run.batches(loader):
+            run.log(loss=learn(model, optimizer, x, y), seen=x.sum())

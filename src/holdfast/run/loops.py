@@ -161,9 +161,7 @@ def _hand_out(
     ahead: list[Any] = []
     exhausted, samples, tokens = False, 0, 0
     try:
-        while (options.limit is None or session.position.batch < options.limit) and (
-            last is None or session.progress.batches < last
-        ):
+        while not _is_over(session, options, last):
             batch = ahead.pop() if ahead else _fetch(cursors)
             if batch is None:
                 exhausted = True
@@ -175,7 +173,7 @@ def _hand_out(
                 raise UsageError(_STALE)
             session.body = None
             session.complete_batch(samples, tokens)
-            ahead = _consider(session, cursors, length)
+            ahead = _consider(session, cursors, length, over=_is_over(session, options, last))
         session.loop.end_loop(exhausted)
     except GeneratorExit:
         if session.loop.cursors is cursors:  # else it was kept in a variable while other loops went on
@@ -189,21 +187,33 @@ def _hand_out(
             cursor.close()
 
 
-def _consider(session: Session, cursors: list[Cursor], length: int | None) -> list[Any]:
-    """Saves if that is due. A loader without a length is asked for its next batch first.
+def _is_over(session: Session, options: Options, last: int | None) -> bool:
+    """Whether the loop has handed out as many batches as it may, in itself or in the whole run."""
+    within = options.limit is None or session.position.batch < options.limit
+    return not (within and (last is None or session.progress.batches < last))
+
+
+def _consider(session: Session, cursors: list[Cursor], length: int | None, *, over: bool) -> list[Any]:
+    """Saves if that is due. A loader without a length is asked for its next batch first, if there will be one.
 
     A resume from a loop's last batch hands out nothing, which breaks code that uses the last loss after the loop;
     so a save that is due there is taken at the epoch's end instead.
     """
-    if length is not None:
-        session.snapshots.save_if_due(last=session.position.batch >= length and session.loop.mode == "epochs")
+    save = session.snapshots.save_if_due
+    if over or length is not None:
+        ends = over or session.position.batch >= (length or 0)
+        save(last=ends and session.loop.mode == "epochs")
         return []
     if not session.saves.due:
         return []
     for cursor in cursors:
         cursor.hold()
-    batch = _fetch(cursors)
-    session.snapshots.save_if_due(last=batch is None)
+    try:
+        batch = _fetch(cursors)
+    except Exception:
+        save()  # else a loader that fails at the same place in every attempt would keep the run from getting further
+        raise
+    save(last=batch is None)
     return [batch]
 
 
@@ -250,7 +260,8 @@ def _plain(loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any
 
 
 def _validation(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Generator[Any, None, None]:
-    session.begin("epochs")
+    # Nothing is restored here: what it draws, in front of the loops, would come on top of the restored random state.
+    session.require_open()
     yield from _plain(loaders, options)
 
 

@@ -115,20 +115,27 @@ class Saves:
 
     # What is due.
 
-    def ask(self, look: Look, event: Event, logged: Mapping[str, float], deadlines: Mapping[str, float]) -> None:
-        """Collects what the policies say is due."""
+    def ask(
+        self, look: Look, event: Event, logged: Mapping[str, float], deadlines: Mapping[str, float]
+    ) -> list[Schedule]:
+        """Collects what the policies say is due. Returns those for whom something is."""
         sight = Sight(
             before=self._looked, now=look, event=event, logged=logged, time=self.clock.now(),
             batch=self.meter.batch, deadlines=deadlines,
         )  # fmt: skip
-        self._looked = look
+        self._looked, found = look, []
         for schedule in self.schedules:
             moment = schedule.moment(sight)
-            remark = schedule.ask(moment)
-            if remark is not None:
-                self.voice.warn("remark", remark)
+            if schedule.ask(moment):
+                found.append(schedule)
+                self._pass_on(schedule.saver.save.remark(moment))
             for choice in schedule.choices(moment):
                 self._note_choice(schedule, choice)
+        return found
+
+    def _pass_on(self, remark: str | None) -> None:
+        if remark is not None:
+            self.voice.warn("remark", remark)
 
     def _note_choice(self, schedule: Schedule, choice: Choice) -> None:
         self.voice.note(
@@ -165,12 +172,6 @@ class Saves:
         """Adds a reason to save at the next chance."""
         for schedule in self.main:
             schedule.request(reason)
-
-    def add_reason(self, reason: str) -> None:
-        """One more reason for those savers for whom a save is due."""
-        for schedule in self.schedules:
-            if schedule.due:
-                schedule.request(reason)
 
     def drop(self) -> None:
         """Nothing is due any more."""

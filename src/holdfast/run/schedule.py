@@ -87,11 +87,11 @@ class Schedule:
             deadlines=sight.deadlines, costs=self.cost.seen(sight.batch), failed=self.failed,
         )  # fmt: skip
 
-    def ask(self, moment: Moment) -> str | None:
-        """Collects what the policy says is due; gives what the user should hear of it."""
+    def ask(self, moment: Moment) -> bool:
+        """Collects what the policy says is due: whether anything is."""
         reason = self.saver.should_save(moment)
         if reason is None:
-            return None
+            return False
         policy = self.saver.save
         self.pending.update(policy.remember(moment))
         self.insisted = self.insisted or policy.insists(moment)
@@ -99,7 +99,7 @@ class Schedule:
         self.ending = self.ending or policy.ends(moment)
         # A resume passes over what was saved on an error that comes again: nobody else may use the word.
         self.request(f"«{reason}»" if reason == ON_ERROR and moment.event != "error" else reason)
-        return policy.remark(moment)
+        return True
 
     def request(self, reason: str) -> None:
         """Adds a reason to save at the next chance."""

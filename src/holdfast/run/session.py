@@ -19,7 +19,7 @@ from holdfast.run.position import Mode, Position
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
 from holdfast.run.saves import Saves
-from holdfast.run.schedule import Look
+from holdfast.run.schedule import Look, Schedule
 from holdfast.run.selection import Progressing
 from holdfast.run.settings import Settings
 from holdfast.run.snapshots import Snapshots
@@ -110,6 +110,8 @@ class Session:
     def _restore_first(self, resumption: Resumption, mode: Mode) -> None:
         """The restore before the loops. In mid-epoch, user code runs again from the epoch's start on."""
         resumption.check_mode(mode)
+        if resumption.progress.batches:
+            self.recorder.forget()
         self._restore_items(resumption)
         self.loop.load(resumption.stored)
         if resumption.position.loop is None or mode == "hand":
@@ -282,11 +284,11 @@ class Session:
         self._ask("boundary" if kind == "batch" else "epoch_end")
         self._stop_if_asked()
 
-    def _ask(self, event: Event, progress: Progress | None = None) -> None:
-        """Has the policies look at this moment, or at that of ``progress``."""
+    def _ask(self, event: Event, progress: Progress | None = None) -> list[Schedule]:
+        """Has the policies look at this moment, or at that of ``progress``. Those for whom a save is due by it."""
         progress = self.progress if progress is None else progress
         look = Look(progress, self.loop.share(progress))
-        self.saves.ask(look, event, self.recorder.take(), self._stops.deadlines())
+        return self.saves.ask(look, event, self.recorder.take(), self._stops.deadlines())
 
     def _line(self, kind: str, index: str | None) -> dict[str, Any]:
         line = {"t": kind, "at": self.position.at, "n": self.progress.batches, "step": self.progress.step}
@@ -299,10 +301,10 @@ class Session:
         """In a loop, a request for the next boundary; outside of one, a save of this moment."""
         if self.in_loop:
             self.saves.request(ASKED)
-        elif self._begun or self._resumption is None:
+        elif self._resumption is None:
             self._restore_beginning()
             self.snapshots.save_outside(self.progress)
-        # Else the state of now is still that of a fresh start: the run's own is in the checkpoint that it resumes from.
+        # Else the run has not come to where it resumes: its state, and what was saved up to there, are on disk.
 
     # The end.
 
@@ -417,10 +419,9 @@ class Session:
         else:
             kind = exception.__name__
             self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
-            self.saves.drop()
-            self._ask("error", boundary.progress)
             # Whatever the policy calls it: a resume, and what is kept, go by this reason.
-            self.saves.add_reason(ON_ERROR)
+            for schedule in self._ask("error", boundary.progress):
+                schedule.request(ON_ERROR)
             if self.saves.due:
                 self._save_on_error(kind)
 
