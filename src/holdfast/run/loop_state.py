@@ -100,6 +100,10 @@ class LoopState:
     def end_epoch(self, batches: int) -> None:
         """Behind the last statement of an epoch's body, which had so many ``batches``."""
         self._epoch_length = batches or None
+        self.leave_epoch()
+
+    def leave_epoch(self) -> None:
+        """Behind an epoch, whether it came to its end or not."""
         self.position = Position(epoch=self.position.epoch + 1)
         self._loops, self.cursors, self.ends = 0, [], []
 

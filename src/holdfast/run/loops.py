@@ -73,6 +73,8 @@ def steps(session: Session, loader: Iterable[Any], total: int, options: Options)
     session.begin("steps", total)
     if session.progress.batches >= total:
         session.already_finished(total)
+    else:
+        session.end_former_pass()
     while session.progress.batches < total:
         before = session.progress.batches
         yield from _outermost(session, _pass(session, (loader,), options, last=total))

@@ -52,7 +52,7 @@ class Session:
         self.progressing = progressing
         self._advice = saves.advice
         self._clock: float | None = None
-        self._begun = self._left = self._stopped = self._trained = False
+        self._begun = self._left = self._left_in_epoch = self._bare = self._stopped = self._trained = False
 
     @property
     def position(self) -> Position:
@@ -81,8 +81,10 @@ class Session:
         ``total`` is the length of the whole run, in epochs or steps, where the loop knows it.
         """
         self.require_open()
+        self._require_one_kind(mode, total)
         self._know_length(mode, total)
         if not self.in_loop:
+            self._count_left_epoch()
             self.in_loop, self._left, self.loop.mode, self._clock = True, False, mode, time.monotonic()
             self._stops.install()
         if self._begun:
@@ -99,6 +101,21 @@ class Session:
             self.snapshots.mark_saved()
         if self._resumption is None:
             self.snapshots.save_if_due(patient=False)
+
+    def _require_one_kind(self, mode: Mode, total: int | None) -> None:
+        """After a restart nothing would tell in which of two kinds of loop a checkpoint was taken."""
+        if mode == "epochs" and total is None and not self.in_epoch:
+            self._bare = True
+        mixed = self._trained and mode != self.loop.mode
+        if mixed or (self._trained and self._bare and total is not None):
+            raise UsageError(_MIXED)
+
+    def _count_left_epoch(self) -> None:
+        """Another loop begins behind an epoch that was left: it counts as done, as in the checkpoint of its end."""
+        if self._left and self._left_in_epoch:
+            self.voice.say("epoch_left", _EPOCH_LEFT.format(self.position.epoch, self.progress.batch))
+            self.progress = self._after_epoch()
+            self.loop.leave_epoch()
 
     def _know_length(self, mode: Mode, total: int | None) -> None:
         if total is not None:
@@ -343,6 +360,14 @@ class Session:
             "or choose another folder",
         )
 
+        if not epochs and there == total:
+            self.restore_again()  # the checkpoint is of the end of this loop, not of one that comes behind it
+
+    def end_former_pass(self) -> None:
+        """A loop over steps begins anew where one before it ended in the midst of its loader."""
+        if self._resumption is None and self.position.loop is not None:
+            self.end_epoch(final=False)
+
     def finish(self) -> None:
         """The loop has come to its end: the final save, whatever the interval."""
         self._ask("end")
@@ -361,7 +386,7 @@ class Session:
         """The outermost loop was left. No boundary will come, so a signal stops the process where it is."""
         if not self.in_loop or self.closed is not None:
             return
-        self._left, self.in_loop = True, False
+        self._left, self.in_loop, self._left_in_epoch = True, False, self.in_epoch
         self._signals.at_once = True
         if not self._signals.insisted:
             self.snapshots.leave_loops(self._after_epoch() if self.in_epoch else None)
@@ -446,6 +471,12 @@ _OVERFLOWED = (
     "epoch's start than is recorded: its order after the resume cannot be promised. Give its sampler a generator of "
     "its own."
 )
+_MIXED = (
+    "this run has trained in another kind of loop before. After a restart nothing would tell which of them a checkpoint "
+    "is of: use one kind of loop for a run (run.epochs(), run.steps(), loops over run.batches() alone, or calls by "
+    "hand), or a Run for each, the second one with start_from= the first."
+)
+_EPOCH_LEFT = "epoch {} was left after {} batches, and counts as done: the next loop goes on behind it"
 _LOOP_MISSING = (
     "the checkpoint was taken in {}, which was not reached; the script has changed, and the run is not exact"
 )
