@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
         return f"{1000 * seconds:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
-    whole = int(seconds)
+    whole = round(seconds)
     for unit, length, part, fraction in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= length:
             rest = whole % length // fraction

@@ -11,7 +11,7 @@ from holdfast import Every, Overhead, SavePolicy, Saver
 from holdfast.policies.moment import Costs
 from holdfast.run.costs import CostMeter, SaveCost, estimate
 from holdfast.run.extent import make_extent
-from holdfast.run.schedule import Look, Schedule, Sight
+from holdfast.run.schedule import Schedule, Sight
 from holdfast.types import Progress
 
 
@@ -44,7 +44,7 @@ def save(meter: CostMeter, time: Time, blocking: float = 0.0) -> SaveCost:
 
 def scheduled(policy: SavePolicy) -> Schedule:
     schedule = Schedule(Saver(save=policy), ".", "/run", make_extent(["model"], None, (), ""))
-    schedule.start(Look(), None)
+    schedule.start(Progress(), None)
     return schedule
 
 
@@ -111,12 +111,12 @@ def test_a_save_that_failed_counts_as_the_one_before(time: Time) -> None:
     meter, schedule = CostMeter(time), scheduled(Overhead(0.01))
     schedule.cost = SaveCost(persist=300.0, measured=True)
     for written in (0.1, 0.2):
-        schedule.fire(Look(), None, save(meter, time, 2.0))
+        schedule.fire(Progress(), None, save(meter, time, 2.0))
         meter.written(written)
         meter.done()
         schedule.fail()
         assert schedule.cost.seen(0.0) == Costs(blocking=2.0, persist=300.0, measured=True)
-    schedule.fire(Look(), None, save(meter, time, 2.0))
+    schedule.fire(Progress(), None, save(meter, time, 2.0))
     meter.written(200.0)
     meter.done()
     assert schedule.cost.seen(0.0) == Costs(blocking=2.0, persist=200.0, measured=True)
@@ -151,7 +151,7 @@ def loop(step: float, blocking: float, slower: float, batches: int = 40_000) -> 
     meter = CostMeter(time)
     schedule = scheduled(Overhead(0.01))
     schedule.cost = estimate(10**7)
-    before, busy_until, spent, passed = Look(), 0.0, [0.0, 0.0], [0.0, 0.0]
+    before, busy_until, spent, passed = Progress(), 0.0, [0.0, 0.0], [0.0, 0.0]
     for batch in range(batches):
         half = int(batch >= batches // 2)
         factor = slower if half else 1.0
@@ -165,7 +165,7 @@ def loop(step: float, blocking: float, slower: float, batches: int = 40_000) -> 
         if writing and time.now >= busy_until:
             meter.written(3 * blocking * factor)
             meter.done()
-        now = Look(Progress(step=batch + 1, elapsed=time.now))
+        now = Progress(step=batch + 1, elapsed=time.now)
         sight = Sight(before=before, now=now, event="boundary", time=time.now, batch=meter.batch)
         schedule.ask(schedule.moment(sight))
         before = now
@@ -183,6 +183,6 @@ def test_a_limited_interval_waits_for_what_the_last_save_cost() -> None:
     schedule.cost = estimate(10**9)
     cost = schedule.cost.seen(0.0).training
     for elapsed, due in ((99 * cost, False), (101 * cost, True)):
-        now = Look(Progress(step=25, elapsed=elapsed))
-        schedule.ask(schedule.moment(Sight(before=Look(Progress(step=24)), now=now, event="boundary")))
+        now = Progress(step=25, elapsed=elapsed)
+        schedule.ask(schedule.moment(Sight(before=Progress(step=24), now=now, event="boundary")))
         assert bool(schedule.due) == due

@@ -28,7 +28,7 @@ from holdfast.run.extent import make_extent
 from holdfast.run.opening import ask_again
 from holdfast.run.remembered import Remembered, match_remembered
 from holdfast.run.saves import Saves
-from holdfast.run.schedule import Look, Schedule
+from holdfast.run.schedule import Schedule
 from holdfast.run.target import Target
 from holdfast.run.voice import Voice
 from holdfast.storage.local import LocalStorage
@@ -156,13 +156,13 @@ class Runs(RuleBasedStateMachine):
         for model in self.models:
             model.owed = False
         if not entries:
-            self.saves.start(Look(), {}, None)
+            self.saves.start(Progress(), {}, None)
             return
         newest = entries[-1]
         self.progress = self.where[newest.order]
         stored = self.stored[newest.order]
         remembered = match_remembered(["0", "1"], stored)
-        self.saves.start(Look(self.progress), remembered, None)
+        self.saves.start(self.progress, remembered, None)
         ask_again(targets, remembered, newest.order)
         for index, model in enumerate(self.models):
             lost = newest.order not in self.there(self.folder_of(index))
@@ -179,7 +179,7 @@ class Runs(RuleBasedStateMachine):
         self.saves.poll()
         while self.engine.outcomes and self.engine.request is None:
             self.saves.poll()
-        self.saves.ask(Look(self.progress), "boundary", {"loss": self.loss}, {})
+        self.saves.ask(self.progress, "boundary", {"loss": self.loss}, {}, lambda progress: None)
         owing = {index for index, model in enumerate(self.models) if model.owed}
         assert {index for index, one in enumerate(self.saves.schedules) if one.due} == owing
         if owing and not self.saves.checkpointer.busy:

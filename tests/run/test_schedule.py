@@ -9,32 +9,35 @@ import pytest
 from holdfast import AtMostEvery, Every, OnBest, Saver
 from holdfast.run.costs import SaveCost
 from holdfast.run.extent import make_extent
-from holdfast.run.schedule import Look, Schedule, Sight
+from holdfast.run.schedule import Schedule, Sight
 from holdfast.types import Progress
 
 
 def scheduled(save: Any = None) -> Schedule:
     schedule = Schedule(Saver(save=save), ".", "/run", make_extent(["model"], None, (), ""))
-    schedule.start(Look(), None)
+    schedule.start(Progress(), None)
     return schedule
 
 
-def at(batches: int, of: int = 100) -> Look:
+def at(batches: int) -> Progress:
     """Batches take a second each."""
-    return Look(Progress(batches=batches, elapsed=float(batches)), batches / of)
+    return Progress(batches=batches, elapsed=float(batches))
 
 
 def ask(schedule: Schedule, batches: int, of: int = 100, **logged: float) -> bool:
     """Whether a save is due behind that batch."""
-    sight = Sight(before=at(batches - 1, of), now=at(batches, of), event="boundary", logged=logged)
+    sight = Sight(
+        before=at(batches - 1), now=at(batches), event="boundary", share=lambda progress: progress.batches / of,
+        logged=logged,
+    )  # fmt: skip
     schedule.ask(schedule.moment(sight))
     return bool(schedule.due)
 
 
-def take(schedule: Schedule, batches: int, of: int = 100, *, blocking: float = 0.0) -> None:
+def take(schedule: Schedule, batches: int, *, blocking: float = 0.0) -> None:
     """A snapshot, written as soon as it is taken."""
     cost = SaveCost(blocking=blocking, measured=True)
-    schedule.fire(at(batches, of), batches, cost)
+    schedule.fire(at(batches), batches, cost)
     cost.writing = False
 
 
@@ -46,7 +49,7 @@ def test_the_default_saves_twenty_times_over_the_run_within_its_bound(blocking: 
     schedule, found = scheduled(), list[int]()
     for batches in range(1, 1001):
         if ask(schedule, batches, 1000):
-            take(schedule, batches, 1000, blocking=blocking)
+            take(schedule, batches, blocking=blocking)
             found.append(batches)
     assert found == expected
 

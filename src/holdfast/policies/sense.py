@@ -75,18 +75,22 @@ def uncounted(policy: SavePolicy, progress: Progress) -> list[str]:
     return found
 
 
-def unforeseeable(policy: SavePolicy) -> list[str]:
-    """A sentence for each part of ``policy`` that needs the length of a run, of which nobody knows it.
+def unforeseeable(policy: SavePolicy, *, epochs: bool = True) -> list[str]:
+    """A sentence for each part of ``policy`` that cannot come round where nobody says how long the run is.
+
+    Without ``epochs``, none are counted either.
 
     >>> unforeseeable(Every(fraction=0.1))
-    ['Every(fraction=0.1) never comes round in a loop by hand, whose length is not known; use Every(steps=...)']
+    ['Every(fraction=0.1) never comes round: the length of this loop is not known; use Every(steps=...)']
     """
-    return [
-        f"Every(fraction={one.fraction:g}) never comes round in a loop by hand, whose length is not known; use "
-        "Every(steps=...)"
-        for one in parts(policy)
-        if isinstance(one, Every) and one.fraction is not None
-    ]
+    found = []
+    for one in parts(policy):
+        unit = given(one)[0] if isinstance(one, Every | At | AtMostEvery) else ""
+        if unit == "fraction":
+            found.append(f"{one!r} never comes round: the length of this loop is not known; use Every(steps=...)")
+        elif unit == "epochs" and not epochs:
+            found.append(f"{one!r} never comes round: epochs are counted in run.epochs() alone; use Every(steps=...)")
+    return found
 
 
 def metrics_of(save: SavePolicy, keep: KeepPolicy) -> dict[str, str]:

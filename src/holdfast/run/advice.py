@@ -54,11 +54,11 @@ class Advice:
             for sentence in unreachable(schedule.saver.save, news):
                 self.voice.say("unreachable", f"save={sentence}; the final save is made anyway", once=sentence)
 
-    def no_length(self) -> None:
-        """The loop is somebody else's: how long the run is will never be known."""
-        for schedule in self.schedules:
-            # The default counts minutes too, and nobody has asked for a fraction.
-            for sentence in unforeseeable(schedule.saver.save) if schedule.saver.save != DEFAULT_SAVE else ():
+    def no_length(self, *, epochs: bool) -> None:
+        """How long the run is will never be known, and how many ``epochs`` it has perhaps not either."""
+        # The default counts minutes too, and nobody has asked for a fraction.
+        for policy in (one.saver.save for one in self.schedules if one.saver.save != DEFAULT_SAVE):
+            for sentence in unforeseeable(policy, epochs=epochs):
                 self.voice.say("unreachable", f"save={sentence}", once=sentence)
 
     def metrics(self, logged: Collection[str], *, end: bool) -> None:

@@ -29,6 +29,7 @@ class LoopState:
         self.epoch_random: rng.RngState | None = None
         self._settings = settings
         self._epoch_length: int | None = None
+        self._expected: int | None = None
         self._loops = 0
         self._loop_random: rng.RngState | None = None
         self._iteration: str | None = None
@@ -64,9 +65,12 @@ class LoopState:
         digest, self._iteration = self._iteration, None
         return digest
 
-    def enter_loop(self, number: int, cursors: list[Cursor], *, resumed: bool) -> None:
-        """Right before a loop's first batch; one that is ``resumed`` has its position already."""
-        self.cursors = cursors
+    def enter_loop(self, number: int, cursors: list[Cursor], *, resumed: bool, epoch_length: int | None) -> None:
+        """Right before a loop's first batch; one that is ``resumed`` has its position already.
+
+        ``epoch_length`` is how many batches the epoch will have if no other loop comes behind this one.
+        """
+        self.cursors, self._expected = cursors, epoch_length
         if resumed:
             self.memory.settle(number)
             self._iteration = None
@@ -76,13 +80,14 @@ class LoopState:
     def share(self, progress: Progress) -> float | None:
         """How much of the run is done, from 0 to 1; None where its length is not known.
 
-        How long an epoch is, its loaders say in the first one, and what was counted there says in the later ones.
+        How long an epoch is, its loaders say in the first one, as far as it has come, and what was counted there says
+        in the later ones.
         """
         if self.total is None:
             return None
         if self.mode == "steps":
             return progress.batches / self.total
-        length = self._epoch_length or (_known_length(self.cursors) if self.position.loop == 0 else None)
+        length = self._epoch_length or self._expected
         within = min(progress.batch / length, 1.0) if length else 0.0
         return min((progress.epoch + within) / self.total, 1.0)
 
@@ -124,11 +129,6 @@ class LoopState:
         return Stored(
             position=boundary.position, mode=self.mode, boundary=boundary.random, epoch=self.epoch_random,
             loop=self._loop_random, ends=self.ends[: boundary.position.loop], cursors=cursors,
-            memory=self.memory.to_tree(), settings=self._settings, share=self.share(boundary.progress),
+            memory=self.memory.to_tree(), settings=self._settings,
             epoch_length=self._epoch_length,
         )  # fmt: skip
-
-
-def _known_length(cursors: list[Cursor]) -> int | None:
-    lengths = [one.length for one in cursors if one.length is not None]
-    return min(lengths, default=None)

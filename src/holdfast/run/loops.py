@@ -139,7 +139,7 @@ def _open(session: Session, number: int, cursors: list[Cursor], options: Options
     session.loop.note_iteration(rng.capture())
     for cursor, one in itertools.zip_longest(cursors, stored or ()):
         cursor.open(one, exact=options.exact, tick=ticker(session.progressing, cursor.where))
-    session.enter_loop(number, cursors, resumed=stored is not None)
+    session.enter_loop(number, cursors, resumed=stored is not None, length=_at_most(cursors, options.limit))
     return stored is not None
 
 
@@ -245,6 +245,11 @@ def _shortest(cursors: list[Cursor], limit: int | None) -> int | None:
     if len(known) < len(lengths):
         return None
     return min(known if limit is None else [*known, limit])
+
+
+def _at_most(cursors: list[Cursor], limit: int | None) -> int | None:
+    """How many batches there will be at most, by those who say."""
+    return min((length for length in [limit, *(one.length for one in cursors)] if length is not None), default=None)
 
 
 def _nested(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any]:

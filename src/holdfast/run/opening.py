@@ -31,7 +31,7 @@ from holdfast.run.replay import Replay, expect
 from holdfast.run.resumption import Resumption, config_changes, stored_of
 from holdfast.run.saver import Saver
 from holdfast.run.saves import Saves
-from holdfast.run.schedule import Look, Schedule
+from holdfast.run.schedule import Schedule
 from holdfast.run.selection import Selection, select
 from holdfast.run.session import Session
 from holdfast.run.settings import Settings, overridden
@@ -39,7 +39,7 @@ from holdfast.run.stops import Stops
 from holdfast.run.target import Target
 from holdfast.run.voice import Voice
 from holdfast.storage.local import LocalStorage
-from holdfast.types import Json
+from holdfast.types import Json, Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +145,11 @@ class _Opening:
     def _start(self, saves: Saves, resumption: Resumption | None) -> None:
         """Where the savers count from, and what of their work was lost with the run."""
         if resumption is None:
-            saves.start(Look(), {}, None)
+            saves.start(Progress(), {}, None)
             return
         manifest, stored = resumption.entry.manifest, resumption.stored
         remembered = match_remembered([one.key for one in saves.schedules], stored.savers)
-        saves.start(Look(resumption.progress, stored.share), remembered, Parent(resumption.entry.name, manifest.digest))
+        saves.start(resumption.progress, remembered, Parent(resumption.entry.name, manifest.digest))
         ask_again(self._targets, remembered, resumption.entry.order)
 
     def _session(

@@ -48,7 +48,6 @@ class Stored:
     memory: dict[int, dict[str, Json]] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
     savers: list[Remembered] = field(default_factory=list)
-    share: float | None = 0.0
     epoch_length: int | None = None
 
     def data(self) -> dict[str, Any]:
@@ -62,7 +61,6 @@ class Stored:
             "savers": [
                 msgspec.structs.asdict(one) | {"saved": msgspec.structs.asdict(one.saved)} for one in self.savers
             ],
-            "share": self.share,
             "epoch_length": self.epoch_length,
         }
 
@@ -100,7 +98,6 @@ class Stored:
             memory=data["memory"],
             settings=settings_from_tree(data["settings"]),
             savers=msgspec.convert(data["savers"], list[Remembered]),
-            share=msgspec.convert(data["share"], float | None),
             epoch_length=msgspec.convert(data["epoch_length"], Count | None),
         )
         if stored.position.loop is not None and stored.loop is None and stored.mode != "hand":

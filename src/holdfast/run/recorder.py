@@ -64,6 +64,16 @@ class Recorder:
         held, self._latest = self._latest, {}
         return Logged(held)
 
+    def pending(self) -> Mapping[str, float]:
+        """The last value of each name that was logged since the last boundary, where none may come any more.
+
+        They are metrics of what is saved now. The next boundary's line has them all the same.
+        """
+        found = Logged(self._logged)
+        self.flush()
+        self.metrics.update(found)
+        return found
+
     def record(self, record: dict[str, Json]) -> None:
         """The boundary's line: ``record`` with what was logged before it."""
         self._latest = self._logged

@@ -15,7 +15,6 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     memory: dict[str, Any] = {}
     saved: Progress = Progress()
-    share: float | None = None
     fired: tuple[str, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.engine.checkpointer import CheckpointDraft, Checkpointer, ItemDraft
@@ -25,7 +25,7 @@ from holdfast.run.costs import CostMeter, SaveCost, estimate
 from holdfast.run.drafts import Content, Firing, Identity, coming, make_manifest, reasons_of, size_of
 from holdfast.run.extent import AnyExtent
 from holdfast.run.remembered import Remembered
-from holdfast.run.schedule import Look, Schedule, Sight
+from holdfast.run.schedule import Schedule, Share, Sight
 from holdfast.run.target import Target
 from holdfast.run.voice import Voice
 from holdfast.storage.base import Storage
@@ -75,7 +75,7 @@ class Saves:
     meter: CostMeter = field(default_factory=CostMeter)
     ledger: Ledger = field(default_factory=Ledger)
     advice: Advice = field(init=False)
-    _looked: Look = field(default_factory=Look)
+    _looked: Progress = field(default_factory=Progress)
     _under_way: Held | None = None
     _ordinal: int = 0
     _delayed: bool = False
@@ -93,11 +93,11 @@ class Saves:
         """Those who save what a run is resumed from; all, if none does. Final and requested saves are theirs."""
         return [one for one in self.schedules if one.extent.whole] or self.schedules
 
-    def start(self, look: Look, remembered: Mapping[str, Remembered], parent: Parent | None) -> None:
+    def start(self, progress: Progress, remembered: Mapping[str, Remembered], parent: Parent | None) -> None:
         """The thresholds that later progress crosses are counted from here."""
-        self._looked, self.ledger.newest, self.ledger.parent = look, parent, parent
+        self._looked, self.ledger.newest, self.ledger.parent = progress, parent, parent
         for schedule in self.schedules:
-            schedule.start(look, remembered.get(schedule.key))
+            schedule.start(progress, remembered.get(schedule.key))
 
     def reserve(self, items: Mapping[str, ItemDraft]) -> None:
         """Sets the arena aside for a state like ``items``, by which the cost of the first save can be told.
@@ -116,14 +116,15 @@ class Saves:
     # What is due.
 
     def ask(
-        self, look: Look, event: Event, logged: Mapping[str, float], deadlines: Mapping[str, float]
-    ) -> list[Schedule]:
+        self, progress: Progress, event: Event, logged: Mapping[str, float], deadlines: Mapping[str, float],
+        share: Share,
+    ) -> list[Schedule]:  # fmt: skip
         """Collects what the policies say is due. Returns those for whom something is."""
         sight = Sight(
-            before=self._looked, now=look, event=event, logged=logged, time=self.clock.now(),
+            before=self._looked, now=progress, event=event, share=share, logged=logged, time=self.clock.now(),
             batch=self.meter.batch, deadlines=deadlines,
         )  # fmt: skip
-        self._looked, found = look, []
+        self._looked, found = progress, []
         for schedule in self.schedules:
             moment = schedule.moment(sight)
             if schedule.ask(moment):
@@ -142,6 +143,17 @@ class Saves:
             "interval", f"every {duration(choice.seconds)}: {choice.because}", policy=written(schedule.saver.save),
             seconds=choice.seconds, because=choice.because, folder=schedule.folder,
         )  # fmt: skip
+
+    def ask_in_vain(self) -> Callable[[], None]:
+        """A call that makes all be due again, and remembered, as it is now."""
+        looked, before = self._looked, [(one, one.situation()) for one in self.schedules]
+
+        def undo() -> None:
+            self._looked = looked
+            for schedule, situation in before:
+                schedule.go_back(situation)
+
+        return undo
 
     @property
     def due(self) -> list[str]:

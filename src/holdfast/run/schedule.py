@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from holdfast.format.reasons import ON_ERROR
@@ -18,25 +18,33 @@ _NOTEWORTHY = 0.2
 """The part by which a chosen interval has to change to be told again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How far the run was at some point: in counts, and as a share of its length where that is known."""
-
-    progress: Progress = field(default_factory=Progress)
-    share: float | None = 0.0
+Share = Callable[[Progress], float | None]
+"""How much of the run was done at some progress, from 0 to 1, by what is known of its length now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """A point at which all savers are asked: where the run is and was, and what there is to know of it."""
 
-    before: Look
-    now: Look
+    before: Progress
+    now: Progress
     event: Event
+    share: Share = lambda progress: None
     logged: Mapping[str, float] = field(default_factory=dict)
     time: float = 0.0
     batch: float = 0.0
     deadlines: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is due for a saver at some point."""
+
+    due: tuple[str, ...]
+    pending: Mapping[str, Json]
+    insisted: bool
+    urgent: bool
+    ending: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -67,24 +75,24 @@ class Schedule:
     failed: bool = False
     chosen: dict[int, Choice] = field(default_factory=dict)
     """Intervals that the policy's parts have chosen by what they measured."""
-    _saved: Look = field(default_factory=Look)
+    _saved: Progress = field(default_factory=Progress)
     _confirmed: dict[str, Json] = field(default_factory=dict)
     _measured: tuple[float, float, bool] | None = None
 
-    def start(self, look: Look, remembered: Remembered | None) -> None:
+    def start(self, progress: Progress, remembered: Remembered | None) -> None:
         """Thresholds are crossed from here on; a saver that a checkpoint remembers goes on where it was."""
-        self._saved = look
+        self._saved = progress
         if remembered is not None:
-            self._saved = Look(remembered.saved, remembered.share)
+            self._saved = remembered.saved
             self.memory, self._confirmed = dict(remembered.memory), dict(remembered.memory)
 
     def moment(self, sight: Sight) -> Moment:
         """What its policy looks at."""
         return Moment(
-            previous=sight.before.progress, progress=sight.now.progress, event=sight.event,
-            saved=self._saved.progress, previous_share=sight.before.share, share=sight.now.share,
-            saved_share=self._saved.share, logged=sight.logged, memory=self.memory | self.pending, now=sight.time,
-            deadlines=sight.deadlines, costs=self.cost.seen(sight.batch), failed=self.failed,
+            previous=sight.before, progress=sight.now, event=sight.event, saved=self._saved,
+            previous_share=sight.share(sight.before), share=sight.share(sight.now),
+            saved_share=sight.share(self._saved), logged=sight.logged, memory=self.memory | self.pending,
+            now=sight.time, deadlines=sight.deadlines, costs=self.cost.seen(sight.batch), failed=self.failed,
         )  # fmt: skip
 
     def ask(self, moment: Moment) -> bool:
@@ -101,6 +109,15 @@ class Schedule:
         self.request(f"«{reason}»" if reason == ON_ERROR and moment.event != "error" else reason)
         return True
 
+    def situation(self) -> Situation:
+        """What is due, to go back to."""
+        return Situation(tuple(self.due), dict(self.pending), self.insisted, self.urgent, self.ending)
+
+    def go_back(self, to: Situation) -> None:
+        """As if the policy had not been asked since."""
+        self.due, self.pending = list(to.due), dict(to.pending)
+        self.insisted, self.urgent, self.ending = to.insisted, to.urgent, to.ending
+
     def request(self, reason: str) -> None:
         """Adds a reason to save at the next chance."""
         # Somebody's own policy may return what cannot be written.
@@ -113,11 +130,11 @@ class Schedule:
         self.due, self.pending = [], {}
         self.insisted = self.urgent = self.ending = False
 
-    def fire(self, look: Look, here: Hashable, cost: SaveCost) -> None:
-        """A snapshot of ``look`` was taken for what is due."""
+    def fire(self, progress: Progress, here: Hashable, cost: SaveCost) -> None:
+        """A snapshot at ``progress`` was taken for what is due."""
         self.memory, before = self.memory | self.pending, self.cost
         self.drop()
-        self._saved, self.here, self.cost, self.failed = look, here, cost, False
+        self._saved, self.here, self.cost, self.failed = progress, here, cost, False
         if cost is not before:
             cost.follow(before)
 
@@ -130,10 +147,10 @@ class Schedule:
         self.memory, self.here, self.failed = self._confirmed, None, True
         self.cost.failed = True
 
-    def remembered(self, fired: tuple[str, ...] | None, look: Look) -> Remembered:
-        """What a checkpoint at ``look`` keeps of this saver, which takes part in it for the reasons ``fired``."""
-        saved, memory = (self._saved, self.memory) if fired is None else (look, self.memory | self.pending)
-        return Remembered(key=self.key, memory=memory, saved=saved.progress, share=saved.share, fired=fired or ())
+    def remembered(self, fired: tuple[str, ...] | None, progress: Progress) -> Remembered:
+        """What a checkpoint at ``progress`` keeps of this saver, which takes part in it for the reasons ``fired``."""
+        saved, memory = (self._saved, self.memory) if fired is None else (progress, self.memory | self.pending)
+        return Remembered(key=self.key, memory=memory, saved=saved, fired=fired or ())
 
     def choices(self, moment: Moment) -> list[Choice]:
         """Intervals that the policy has chosen since what saves cost was last known to have changed."""

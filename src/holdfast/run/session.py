@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import msgspec
@@ -19,7 +20,7 @@ from holdfast.run.position import Mode, Position
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
 from holdfast.run.saves import Saves
-from holdfast.run.schedule import Look, Schedule
+from holdfast.run.schedule import Schedule
 from holdfast.run.selection import Progressing
 from holdfast.run.settings import Settings
 from holdfast.run.snapshots import Snapshots
@@ -52,6 +53,8 @@ class Session:
         self.progressing = progressing
         self._advice = saves.advice
         self._clock: float | None = None
+        self._ended: Callable[[], None] | None = None
+        """Takes back that the policies were asked about the end, if it is none."""
         self._begun = self._left = self._left_in_epoch = self._bare = self._stopped = self._trained = False
 
     @property
@@ -84,6 +87,9 @@ class Session:
         self._require_one_kind(mode, total)
         self._know_length(mode, total)
         if not self.in_loop:
+            self._go_on()
+            if self._left and not self._left_in_epoch:
+                self._ask_between_loops()
             self._count_left_epoch()
             self.in_loop, self._left, self.loop.mode, self._clock = True, False, mode, time.monotonic()
             self._stops.install()
@@ -121,8 +127,8 @@ class Session:
         if total is not None:
             self.loop.total = total
             self._advice.length(**({"epochs": total} if mode == "epochs" else {"batches": total, "steps": total}))
-        elif mode == "hand" and not self._begun:
-            self._advice.no_length()
+        elif not self._begun:
+            self._advice.no_length(epochs=mode == "hand")
 
     def _restore_first(self, resumption: Resumption, mode: Mode) -> None:
         """The restore before the loops. In mid-epoch, user code runs again from the epoch's start on."""
@@ -184,11 +190,12 @@ class Session:
         resumption.restore_random(resumption.stored.loop, self.voice)
         return stored
 
-    def enter_loop(self, number: int, cursors: list[Cursor], *, resumed: bool) -> None:
-        """Right before the first batch. On a resume, everything is brought to the boundary once more."""
+    def enter_loop(self, number: int, cursors: list[Cursor], *, resumed: bool, length: int | None) -> None:
+        """Right before the first batch of ``length``. On a resume, everything is brought to the boundary once more."""
         if resumed:
             self.restore_again()
-        self.loop.enter_loop(number, cursors, resumed=resumed)
+        before = self.progress.batch - (self.loop.position.batch if resumed else 0)
+        self.loop.enter_loop(number, cursors, resumed=resumed, epoch_length=None if length is None else before + length)
         self.snapshots.mark(self.progress, rng.capture())
         if resumed:
             self.snapshots.mark_saved()
@@ -301,11 +308,31 @@ class Session:
         self._ask("boundary" if kind == "batch" else "epoch_end")
         self._stop_if_asked()
 
-    def _ask(self, event: Event, progress: Progress | None = None) -> list[Schedule]:
+    def _ask(
+        self, event: Event, progress: Progress | None = None, logged: Mapping[str, float] | None = None
+    ) -> list[Schedule]:
         """Has the policies look at this moment, or at that of ``progress``. Those for whom a save is due by it."""
         progress = self.progress if progress is None else progress
-        look = Look(progress, self.loop.share(progress))
-        return self.saves.ask(look, event, self.recorder.take(), self._stops.deadlines())
+        logged = self.recorder.take() if logged is None else logged
+        return self.saves.ask(progress, event, logged, self._stops.deadlines(), self.loop.share)
+
+    def _ask_at_the_end(self, progress: Progress) -> None:
+        """The end comes without a boundary: what was logged since the last one counts."""
+        undo = self.saves.ask_in_vain()
+        self._ask("end", progress, {**self.recorder.take(), **self.recorder.pending()})
+        self._ended = undo
+
+    def _go_on(self) -> None:
+        """What looked like the end was none."""
+        if self._ended is not None:
+            self._ended()
+        self._ended = None
+
+    def _ask_between_loops(self) -> None:
+        """What was logged behind a loop is of the weights that it ended with, not of those of the next one's batch."""
+        logged = self.recorder.pending()
+        if logged and self._ask("boundary", logged=logged):
+            self.snapshots.save_between_loops()
 
     def _line(self, kind: str, index: str | None) -> dict[str, Any]:
         line = {"t": kind, "at": self.position.at, "n": self.progress.batches, "step": self.progress.step}
@@ -389,7 +416,12 @@ class Session:
         self._left, self.in_loop, self._left_in_epoch = True, False, self.in_epoch
         self._signals.at_once = True
         if not self._signals.insisted:
-            self.snapshots.leave_loops(self._after_epoch() if self.in_epoch else None)
+            left = self._after_epoch() if self.in_epoch else None
+            if left is not None:
+                # What a policy of the user's own raises is raised by close(), which asks again.
+                with contextlib.suppress(Exception):
+                    self._ask_at_the_end(left)
+            self.snapshots.leave_loops(left)
 
     def stop_late(self) -> None:
         """Acts on a signal that came during the last save: it was promised."""
@@ -438,12 +470,15 @@ class Session:
             return
         if exception is None or self._signals.stopped_at_once:
             self._leave_what_is_held()
+            if self._ended is None:
+                self._ask_at_the_end(self.progress)
             self.snapshots.end()
         elif not issubclass(exception, Exception):
             self.snapshots.end_on_exception(AT_END, last=AT_END)
         else:
             kind = exception.__name__
             self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
+            self._go_on()
             # Whatever the policy calls it: a resume, and what is kept, go by this reason.
             for schedule in self._ask("error", boundary.progress):
                 schedule.request(ON_ERROR)
@@ -472,9 +507,9 @@ _OVERFLOWED = (
     "its own."
 )
 _MIXED = (
-    "this run has trained in another kind of loop before. After a restart nothing would tell which of them a checkpoint "
-    "is of: use one kind of loop for a run (run.epochs(), run.steps(), loops over run.batches() alone, or calls by "
-    "hand), or a Run for each, the second one with start_from= the first."
+    "this run has trained in another kind of loop before. After a restart nothing would tell which of them a "
+    "checkpoint is of: use one kind of loop for a run (run.epochs(), run.steps(), loops over run.batches() alone, or "
+    "calls by hand), or a Run for each, the second one with start_from= the first."
 )
 _EPOCH_LEFT = "epoch {} was left after {} batches, and counts as done: the next loop goes on behind it"
 _LOOP_MISSING = (

@@ -217,12 +217,12 @@ class Snapshots:
         None if it is saved already, the obstacle if neither can be.
         """
         self._saves.wait()
-        left = self._left
-        if self.is_saved() and (left is None or self._obstacle(boundary, unseen=False) is None):
+        left, firing = self._left, self._saves.firing(AT_END, self._here())
+        if not firing and (left is None or self._obstacle(boundary, unseen=False) is None):
             return None
         obstacle = self._obstacle(boundary)
         if obstacle is None:
-            return self._hold_last(boundary, self._saves.firing(AT_END, self._here()))
+            return self._hold_last(boundary, firing)
         if self.observer.gradients.torn:
             return "the step of an optimizer was interrupted halfway"
         if left is None or left.stored is None:
@@ -230,6 +230,14 @@ class Snapshots:
         firing = self._saves.firing(AT_END)
         content = self._content(left.after, self._capture(firing), left.stored, firing)
         return self._saves.hold(content, firing, self._here())
+
+    def _final(self, boundary: Boundary) -> Held | str | None:
+        """What was held when the loop was left, unless more is due by now, and can still be saved."""
+        before = {one for one, _ in self._held.firing} if self._held is not None else set()
+        if self._held is not None and {one for one, _ in self._saves.firing(AT_END)} <= before:
+            return self._held
+        now = self._hold_final(boundary)
+        return now if isinstance(now, Held) else self._held or now
 
     def _obstacle(self, boundary: Boundary, *, unseen: bool = True) -> str | None:
         """Why the last boundary is lost by now; None if it can still be saved."""
@@ -249,6 +257,11 @@ class Snapshots:
             captured |= {name: frozen() for name, frozen in boundary.small.items() if name in captured}
             return self._saves.hold(self._content(boundary, captured, stored, firing), firing, self._here())
 
+    def save_between_loops(self) -> None:
+        """What is due behind a loop that stands in no other, of its last boundary."""
+        if self.boundary is not None:
+            self._end_at_boundary(self.boundary, "between two loops", last=None, unseen=False)
+
     # The save at the end.
 
     def end(self) -> None:
@@ -262,7 +275,7 @@ class Snapshots:
 
     def _end(self, boundary: Boundary, *, asked: bool) -> None:
         if self._loop.mode != "hand":
-            self._commit_held(self._held or self._hold_final(boundary), AT_END)
+            self._commit_held(self._final(boundary), AT_END)
         elif self._obstacle(boundary, unseen=False) is None or not asked:
             self._end_at_boundary(boundary, AT_END, last=AT_END, unseen=False)
         else:
