@@ -301,12 +301,12 @@ class Snapshots:
     def _commit_held(self, held: Held | str | None, reason: str, *, hint: bool = False) -> None:
         """Commits a snapshot, or says why there is none; with a ``hint`` also what to do."""
         self._held = None
-        self._saves.drop()
         if isinstance(held, str):
             lost = _LOST.format(reason=reason, obstacle=held)
             self._voice.warn("final_save_impossible", lost + _HINT if hint else lost)
         elif held is not None:
             self._saves.commit(held)
+        self._saves.drop()  # not before: what the policies remember of this save waits with what is due
 
 
 def _needs_position(firing: Firing) -> bool:
