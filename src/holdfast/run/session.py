@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NoReturn
-
-import msgspec
 
 from holdfast.errors import ExactnessWarning, HoldfastWarning, UsageError
 from holdfast.format.reasons import ASKED, AT_END, BEFORE_DEADLINE, ON_ERROR, ON_SIGNAL
-from holdfast.policies.moment import Event
 from holdfast.run.beginning import Beginning
 from holdfast.run.counts import whole
+from holdfast.run.inquiry import Inquiry
 from holdfast.run.items import Items
 from holdfast.run.loop_state import LoopState
 from holdfast.run.position import Mode, Position
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
 from holdfast.run.saves import Saves
-from holdfast.run.schedule import Schedule
 from holdfast.run.selection import Progressing
 from holdfast.run.settings import Settings
 from holdfast.run.snapshots import Snapshots
 from holdfast.run.stops import DEADLINE, Stop, Stops
+from holdfast.run.tally import Tally
 from holdfast.run.voice import Voice
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState
@@ -40,9 +36,9 @@ class Session:
         settings: Settings,
     ) -> None:  # fmt: skip
         self.items, self.saves, self.recorder, self.voice, self.values = items, saves, recorder, voice, values
-        self.progress = resumption.progress if resumption is not None else Progress()
         self.loop = LoopState(settings)
         self.snapshots = Snapshots(items, values, self.loop, saves, recorder, voice)
+        self._tally = Tally(resumption.progress if resumption is not None else Progress(), self.snapshots.observer)
         self.in_loop = self.in_epoch = False
         self.body: list[Cursor] | None = None
         """The loaders of the loop whose body runs."""
@@ -51,11 +47,12 @@ class Session:
         self._stops, self._signals, self._resumption = stops, stops.signals, resumption
         self._beginning, self._fresh = beginning, resumption is None
         self.progressing = progressing
-        self._advice = saves.advice
-        self._clock: float | None = None
-        self._ended: Callable[[], None] | None = None
-        """Takes back that the policies were asked about the end, if it is none."""
+        self._inquiry = Inquiry(saves, recorder, self.loop, stops)
         self._begun = self._left = self._left_in_epoch = self._bare = self._stopped = self._trained = False
+
+    @property
+    def progress(self) -> Progress:
+        return self._tally.progress
 
     @property
     def position(self) -> Position:
@@ -85,13 +82,14 @@ class Session:
         """
         self.require_open()
         self._require_one_kind(mode, total)
-        self._know_length(mode, total)
+        if total is not None:
+            self._inquiry.know_length(mode, total)
+        elif not self._begun:
+            self._inquiry.know_no_length(mode)
         if not self.in_loop:
-            self._go_on()
-            if self._left and not self._left_in_epoch:
-                self._ask_between_loops()
-            self._count_left_epoch()
-            self.in_loop, self._left, self.loop.mode, self._clock = True, False, mode, time.monotonic()
+            self._tally.start_clock()
+            self._go_on_behind_loop()
+            self.in_loop, self._left, self.loop.mode = True, False, mode
             self._stops.install()
         if self._begun:
             return
@@ -102,7 +100,7 @@ class Session:
             self._restore_first(self._resumption, mode)
         self.snapshots.mark(self.progress, rng.capture())
         if self._fresh:
-            self._ask("start")
+            self._inquiry.ask("start", self.progress)
         else:
             self.snapshots.mark_saved()
         if self._resumption is None:
@@ -116,19 +114,15 @@ class Session:
         if mixed or (self._trained and self._bare and total is not None):
             raise UsageError(_MIXED)
 
-    def _count_left_epoch(self) -> None:
-        """Another loop begins behind an epoch that was left: it counts as done, as in the checkpoint of its end."""
+    def _go_on_behind_loop(self) -> None:
+        """Another loop begins. An epoch that was left before it counts as done, as in the checkpoint of its end."""
+        self._inquiry.go_on()
         if self._left and self._left_in_epoch:
             self.voice.say("epoch_left", _EPOCH_LEFT.format(self.position.epoch, self.progress.batch))
-            self.progress = self._after_epoch()
+            self._tally.count_epoch(self.position.epoch)
             self.loop.leave_epoch()
-
-    def _know_length(self, mode: Mode, total: int | None) -> None:
-        if total is not None:
-            self.loop.total = total
-            self._advice.length(**({"epochs": total} if mode == "epochs" else {"batches": total, "steps": total}))
-        elif not self._begun:
-            self._advice.no_length(epochs=mode == "hand")
+        elif self._left and self._inquiry.ask_between_loops(self.progress):
+            self.snapshots.save_between_loops()
 
     def _restore_first(self, resumption: Resumption, mode: Mode) -> None:
         """The restore before the loops. In mid-epoch, user code runs again from the epoch's start on."""
@@ -207,7 +201,7 @@ class Session:
         if resumption is None:
             return
         self._restore_items(resumption)
-        self.loop.position, self.progress = resumption.position, resumption.progress
+        self.loop.position, self._tally.progress = resumption.position, resumption.progress
         resumption.restore_random(resumption.stored.boundary, self.voice)
         self.recorder.muted, self._resumption = False, None
 
@@ -224,21 +218,15 @@ class Session:
         """The boundary after a batch of a loop."""
         random = rng.capture()
         self.loop.position = self.loop.next_batch()
-        self.progress = self._advanced(samples, tokens)
+        self._tally.count_batch(self.position.epoch, samples, tokens)
         self._pass_boundary(random, "batch", self.loop.cursors[0].digest())
 
     def hand_boundary(self, epoch: int, batch: int, step: int | None, samples: int | None, tokens: int | None) -> None:
         """The boundary of a loop written by hand. One that was passed before, by a batch tried again, counts once."""
         random = rng.capture()
-        now = self.progress
         position = Position(epoch=whole("epoch", epoch), loop=0, batch=whole("batch", batch))
         again = position == self.position
-        self.progress = Progress(
-            epoch=position.epoch, batch=position.batch, batches=now.batches + (not again), elapsed=self._elapsed(),
-            step=now.step + self._stepped() if step is None else whole("step", step),
-            samples=now.samples if samples is None else whole("samples", samples),
-            tokens=now.tokens if tokens is None else whole("tokens", tokens),
-        )  # fmt: skip
+        self._tally.count_by_hand(position.epoch, position.batch, step, samples, tokens, again=again)
         self._resumption = None
         self.loop.position = position
         self._pass_boundary(random, "batch", None)
@@ -248,54 +236,22 @@ class Session:
         """The boundary after an epoch's last statement. After the last epoch, the save at the end stands for it."""
         random = rng.capture()
         self._give_up_resumption()
-        batches, self.progress = self.progress.batch, self._after_epoch()
+        batches = self.progress.batch
+        self._tally.count_epoch(self.position.epoch)
         self.loop.end_epoch(batches)
-        self._advise(batches)
+        self._inquiry.know_epoch(batches)
         self.body = None
         self._pass_boundary(random, "tail", None)
         if not final:
             self.snapshots.save_if_due(patient=False)
-
-    def _advise(self, batches: int) -> None:
-        """An epoch of so many batches is over: what is known by now of the run's length and metrics."""
-        if self.loop.mode == "epochs" and self.loop.total is not None and batches:
-            of_all = self.loop.total * batches
-            self._advice.length(batches=of_all, steps=of_all)
-        self._advice.metrics(self.recorder.metrics, end=False)
-
-    def _after_epoch(self) -> Progress:
-        step = self.progress.step + self._gradients.uncounted
-        return msgspec.structs.replace(
-            self.progress, epoch=self.position.epoch + 1, batch=0, step=step, elapsed=self._elapsed()
-        )
 
     def _give_up_resumption(self) -> None:
         """An epoch ended without the loop that the checkpoint was taken in: the script has changed."""
         if self._resumption is not None:
             where = f"loop {self._resumption.position.loop} of epoch {self.position.epoch}"
             self.voice.warn("loop_missing", _LOOP_MISSING.format(where), ExactnessWarning)
-            self.progress, self._resumption, self.recorder.muted = self._resumption.progress, None, False
-
-    def _advanced(self, samples: int, tokens: int) -> Progress:
-        now = self.progress
-        return Progress(
-            epoch=self.position.epoch, batch=now.batch + 1, step=now.step + self._stepped(),
-            samples=now.samples + samples, tokens=now.tokens + tokens, batches=now.batches + 1, elapsed=self._elapsed(),
-        )  # fmt: skip
-
-    def _stepped(self) -> bool:
-        """Whether the interval that ends had an optimizer step; where none can be seen, each batch counts as one.
-
-        An optimizer whose `step` is never called, but whose parameters change all the same, steps by another method.
-        """
-        if self._gradients.uncounted or not self._gradients.counts_steps:
-            return True
-        return not self._gradients.ever_stepped and not self.snapshots.observer.shadow.unchanged()
-
-    def _elapsed(self) -> float:
-        now = time.monotonic()
-        before, self._clock = self._clock, now
-        return self.progress.elapsed + (now - before if before is not None else 0.0)
+            self._tally.progress = self._resumption.progress
+            self._resumption, self.recorder.muted = None, False
 
     def _pass_boundary(self, random: rng.RngState, kind: str, index: str | None) -> None:
         self.require_open()
@@ -305,34 +261,8 @@ class Session:
         self.recorder.record(self._line(kind, index))
         self.saves.poll()
         self.snapshots.reserve()
-        self._ask("boundary" if kind == "batch" else "epoch_end")
+        self._inquiry.ask("boundary" if kind == "batch" else "epoch_end", self.progress)
         self._stop_if_asked()
-
-    def _ask(
-        self, event: Event, progress: Progress | None = None, logged: Mapping[str, float] | None = None
-    ) -> list[Schedule]:
-        """Has the policies look at this moment, or at that of ``progress``. Those for whom a save is due by it."""
-        progress = self.progress if progress is None else progress
-        logged = self.recorder.take() if logged is None else logged
-        return self.saves.ask(progress, event, logged, self._stops.deadlines(), self.loop.share)
-
-    def _ask_at_the_end(self, progress: Progress) -> None:
-        """The end comes without a boundary: what was logged since the last one counts."""
-        undo = self.saves.ask_in_vain()
-        self._ask("end", progress, {**self.recorder.take(), **self.recorder.pending()})
-        self._ended = undo
-
-    def _go_on(self) -> None:
-        """What looked like the end was none."""
-        if self._ended is not None:
-            self._ended()
-        self._ended = None
-
-    def _ask_between_loops(self) -> None:
-        """What was logged behind a loop is of the weights that it ended with, not of those of the next one's batch."""
-        logged = self.recorder.pending()
-        if logged and self._ask("boundary", logged=logged):
-            self.snapshots.save_between_loops()
 
     def _line(self, kind: str, index: str | None) -> dict[str, Any]:
         line = {"t": kind, "at": self.position.at, "n": self.progress.batches, "step": self.progress.step}
@@ -355,7 +285,7 @@ class Session:
     def _stop_if_asked(self) -> None:
         stop = self._stops.by_signal()
         if stop is not None:
-            self._ask("signal")
+            self._inquiry.ask("signal", self.progress)
             hurry = self._stops.hurry(self.saves.needed_seconds)
             if hurry is not None:
                 self.voice.warn("hurry", hurry)
@@ -397,7 +327,7 @@ class Session:
 
     def finish(self) -> None:
         """The loop has come to its end: the final save, whatever the interval."""
-        self._ask("end")
+        self._inquiry.ask("end", self.progress)
         self.snapshots.save_now(AT_END)
         self.saves.wait()
         self._leave()
@@ -405,7 +335,7 @@ class Session:
 
     def leave_batch(self, samples: int = 0, tokens: int = 0) -> None:
         """The loop was left in the body of a batch, by `break` or by an exception: they look the same from here."""
-        self.progress = self._advanced(samples, tokens)
+        self._tally.count_batch(self.position.epoch, samples, tokens)
         self._gradients.count_step()
         self.snapshots.leave_batch(self.progress)
 
@@ -416,11 +346,9 @@ class Session:
         self._left, self.in_loop, self._left_in_epoch = True, False, self.in_epoch
         self._signals.at_once = True
         if not self._signals.insisted:
-            left = self._after_epoch() if self.in_epoch else None
+            left = self._tally.after_epoch(self.position.epoch) if self.in_epoch else None
             if left is not None:
-                # What a policy of the user's own raises is raised by close(), which asks again.
-                with contextlib.suppress(Exception):
-                    self._ask_at_the_end(left)
+                self._inquiry.ask_about_leaving(left)
             self.snapshots.leave_loops(left)
 
     def stop_late(self) -> None:
@@ -460,8 +388,7 @@ class Session:
     def _finish(self) -> None:
         """The run came to its end by itself: what can be said of its policies only now."""
         if self._trained:
-            self._advice.metrics(self.recorder.metrics, end=True)
-            self._advice.counts(self.progress)
+            self._inquiry.know_end(self.progress)
         self.voice.note("finished")
 
     def _end_early(self, exception: type[BaseException] | None) -> None:
@@ -470,17 +397,16 @@ class Session:
             return
         if exception is None or self._signals.stopped_at_once:
             self._leave_what_is_held()
-            if self._ended is None:
-                self._ask_at_the_end(self.progress)
+            self._inquiry.ask_about_end(self.progress)
             self.snapshots.end()
         elif not issubclass(exception, Exception):
             self.snapshots.end_on_exception(AT_END, last=AT_END)
         else:
             kind = exception.__name__
             self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
-            self._go_on()
+            self._inquiry.go_on()
             # Whatever the policy calls it: a resume, and what is kept, go by this reason.
-            for schedule in self._ask("error", boundary.progress):
+            for schedule in self._inquiry.ask("error", boundary.progress):
                 schedule.request(ON_ERROR)
             if self.saves.due:
                 self._save_on_error(kind)
