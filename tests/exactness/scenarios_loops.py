@@ -292,3 +292,20 @@ def validation_before_the_epochs(script):
     for _ in run.epochs(EPOCHS):
         for x, y in run.batches(loader):
             run.log(loss=learn(model, optimizer, x, y), seen=x.sum())
+
+
+@scenario()
+def validation_with_a_generator_of_its_own(script):
+    """Behind the training loop and in front of it, shuffled by generators that live on from epoch to epoch."""
+    model, loader = network(), shuffled()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    before, behind = (shuffled(generator=torch.Generator().manual_seed(seed)) for seed in (5, 6))
+    run = script.run({"model": model, "optimizer": optimizer})
+    for _ in run.epochs(EPOCHS):
+        for x, _ in run.batches(before, train=False, limit=1):
+            optimizer.param_groups[0]["lr"] = 0.05 + 0.01 * float(x.mean())
+        for x, y in run.batches(loader):
+            run.log(loss=learn(model, optimizer, x, y), seen=x.sum())
+        for x, _ in run.batches(behind, train=False, limit=1):
+            run.log(val=model(x).sum(), of=x.sum())
+    return {"before": before.generator, "behind": behind.generator}

@@ -30,7 +30,7 @@ class LoopState:
         self._settings = settings
         self._epoch_length: int | None = None
         self._expected: int | None = None
-        self._loops = 0
+        self._loops = self._validations = 0
         self._loop_random: rng.RngState | None = None
         self._iteration: str | None = None
 
@@ -42,7 +42,7 @@ class LoopState:
 
     def start_epoch(self, *, anew: bool) -> None:
         """Right before the body of an epoch; not ``anew`` if a resume is about to run it for the second time."""
-        self._loops = 0
+        self._loops = self._validations = 0
         if anew:
             self.epoch_random, self.ends = rng.capture(), []
 
@@ -55,6 +55,15 @@ class LoopState:
         """Numbers the train loops of an epoch by call order."""
         self._loops += 1
         return self._loops - 1
+
+    def start_validation(self, cursors: list[Cursor]) -> None:
+        """Brings the generators of a validation's loaders to their place. They are numbered apart, downwards from -1.
+
+        Its passes are not followed, only what lives on from one to the next.
+        """
+        self._validations += 1
+        self.memory.carry(-self._validations, cursors)
+        self.memory.note(-self._validations, cursors)
 
     def note_iteration(self, random: rng.RngState) -> None:
         """Right before the loaders' ``iter()``."""
@@ -110,7 +119,8 @@ class LoopState:
     def leave_epoch(self) -> None:
         """Behind an epoch, whether it came to its end or not."""
         self.position = Position(epoch=self.position.epoch + 1)
-        self._loops, self.cursors, self.ends = 0, [], []
+        self._loops = self._validations = 0
+        self.cursors, self.ends = [], []
 
     def mark(self) -> None:
         """Remembers this boundary."""

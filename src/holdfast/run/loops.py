@@ -269,6 +269,7 @@ def _plain(loaders: tuple[Iterable[Any], ...], options: Options) -> Iterator[Any
 def _validation(session: Session, loaders: tuple[Iterable[Any], ...], options: Options) -> Generator[Any, None, None]:
     # Nothing is restored here: what it draws, in front of the loops, would come on top of the restored random state.
     session.require_open()
+    session.loop.start_validation([make_cursor(one, "run.batches(train=False)") for one in loaders])
     yield from _plain(loaders, options)
 
 
