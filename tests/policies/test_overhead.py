@@ -147,7 +147,7 @@ def test_the_last_saves_come_at_equal_distances():
         (Costs(blocking=0.3), None, r"a save, not measured yet, stops training for 0\.3 s, which has to be"),
         (Costs(blocking=0.1, slowdown=0.2, measured=True), None, r"stops .* 0\.1 s and slows it by 0\.2 s, which has"),
         (Costs(blocking=0.1, persist=90, measured=True), None, r"it takes 1 min 30 s to write a save"),
-        (Costs(blocking=0.1, measured=True), 1e5, r"with a failure every 1 d 3 h, a save .* pays off so often"),
+        (Costs(blocking=0.1, measured=True), 1e5, r"with a failure every 1 d 3 h, a save .* pays off every"),
         (Costs(blocking=0.1, measured=True), 1.0, r"has to be at most 1 % of the time"),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import stat
 import threading
@@ -99,6 +100,11 @@ def await_messages(deadlines: Deadlines) -> list[Message]:
     return found
 
 
+def alarms(deadlines: Deadlines) -> list[Message]:
+    """What is to be told but for that a notice has come."""
+    return [one for one in deadlines.messages() if one.alarming]
+
+
 def texts(messages: Sequence[Message]) -> str:
     return "\n".join(one.text for one in messages)
 
@@ -156,7 +162,8 @@ def test_a_notice_has_come_when_its_file_exists(watch: Watch, tmp_path: Path) ->
     await_end(deadlines, policy, path.stat().st_mtime + 500)
     path.unlink()
     await_end(deadlines, policy, None)
-    assert deadlines.messages() == []
+    (said,) = deadlines.messages()
+    assert re.search(r"«notice .*preempt» has come: the end is at 20\d\d-.*\+00:00, in 8 min (19|20) s", said.text)
 
 
 ISO = datetime.fromtimestamp(LATER, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -187,7 +194,7 @@ def test_a_notice_that_tells_no_instant_has_come_all_the_same(watch: Watch, tmp_
     policy = BeforeDeadline(notice=path, grace=500)
     deadlines = watch(policy)
     await_end(deadlines, policy, path.stat().st_mtime + 500)
-    assert deadlines.messages() == []
+    assert alarms(deadlines) == []
 
 
 def test_anything_else_than_a_file_is_a_notice_too(watch: Watch, tmp_path: Path) -> None:
@@ -312,7 +319,7 @@ def test_a_callable_that_raises_is_told_of_once_and_asked_again(watch: Watch, mo
     deadlines = watch(policy)
     await_(lambda: len(calls) >= 8)
     await_end(deadlines, policy, LATER)
-    said = deadlines.messages()
+    said = alarms(deadlines)
     assert len(said) == 1
     assert "ConnectionError: no route to 169.254.169.254" in said[0].text
     assert policy.key in said[0].text
@@ -334,7 +341,7 @@ def test_a_callable_that_wants_to_end_the_process_ends_no_watch(watch: Watch, ki
     policy = BeforeDeadline(notice=spot)
     deadlines = watch(policy)
     await_end(deadlines, policy, LATER)
-    (said,) = deadlines.messages()
+    (said,) = alarms(deadlines)
     assert f"{kind.__name__}: a tool's main()" in said.text
 
 
@@ -369,7 +376,7 @@ def test_a_failure_after_an_answer_changes_nothing(watch: Watch) -> None:
     await_end(deadlines, policy, LATER)
     time.sleep(0.1)
     assert deadlines.known() == {policy.key: LATER}
-    assert deadlines.messages() == []
+    assert alarms(deadlines) == []
 
 
 def test_sources_that_a_key_does_not_tell_apart_are_refused() -> None:
@@ -378,7 +385,7 @@ def test_sources_that_a_key_does_not_tell_apart_are_refused() -> None:
     with pytest.raises(UsageError, match="not for the same"):
         Deadlines([one, other])
     with pytest.raises(UsageError, match="one file one grace"):
-        Deadlines([BeforeDeadline(notice="/run/preempt"), BeforeDeadline(notice="/run/preempt", grace=30)])
+        Deadlines([BeforeDeadline(notice="/run/preempt"), BeforeDeadline(notice="/run/preempt", grace=60)])
 
 
 def test_several_policies_of_one_source_ask_it_together(watch: Watch) -> None:

@@ -15,6 +15,9 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_de
 RunOrCheckpoint = Annotated[
     str, typer.Argument(metavar="RUN", help="A run folder, or one checkpoint.", show_default=False)
 ]
+OneCheckpoint = Annotated[
+    str | None, typer.Argument(metavar="CHECKPOINT", help="One of the run's checkpoints.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs. Errors become JSON too.")]
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from holdfast.cli import arguments
 from holdfast.errors import NotFoundError, UsageError
@@ -14,12 +12,10 @@ if TYPE_CHECKING:
     from holdfast.engine.place import Place
     from holdfast.storage.local import LocalStorage
 
-Name = Annotated[
-    str | None, typer.Argument(metavar="CHECKPOINT", help="One of the run's checkpoints.", show_default=False)
-]
 
-
-def pin(run: arguments.RunOrCheckpoint, checkpoint: Name = None, as_json: arguments.AsJson = False) -> None:
+def pin(
+    run: arguments.RunOrCheckpoint, checkpoint: arguments.OneCheckpoint = None, as_json: arguments.AsJson = False
+) -> None:
     """Keep a checkpoint, whatever the keep policy of the run says, until it is unpinned."""
     from holdfast.cli.output import print_outcome
     from holdfast.engine import pins
@@ -30,7 +26,9 @@ def pin(run: arguments.RunOrCheckpoint, checkpoint: Name = None, as_json: argume
     print_outcome(as_json, {"pinned": name}, f"{name} stays until it is unpinned")
 
 
-def unpin(run: arguments.RunOrCheckpoint, checkpoint: Name = None, as_json: arguments.AsJson = False) -> None:
+def unpin(
+    run: arguments.RunOrCheckpoint, checkpoint: arguments.OneCheckpoint = None, as_json: arguments.AsJson = False
+) -> None:
     """Leave a checkpoint to the keep policy again: the next save may delete it."""
     from holdfast.cli.output import print_outcome
     from holdfast.engine import pins

@@ -92,7 +92,7 @@ def _next(
     """Where the checkpoint is that a resume continues from, and its name; of the same one twice, the first."""
     places: dict[str, tuple[LocalStorage, Entry]] = {}
     for storage, entries in folders:
-        left = find_abandoned(entries, attempts) | find_foreign(storage, entries)
+        left = find_abandoned(entries, attempts) | find_foreign(storage, entries) | find_damaged(storage, attempts)
         for one in entries:
             if one.whole and one.name not in left:
                 places.setdefault(one.name, (storage, one))

@@ -10,7 +10,7 @@ import typer
 
 from holdfast import wording
 from holdfast.cli import arguments
-from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,12 +34,14 @@ class Verdict:
     error: HoldfastError | None
 
 
-def verify(path: arguments.RunOrCheckpoint, tampering: Tampering = False, as_json: arguments.AsJson = False) -> None:
+def verify(
+    run: arguments.RunOrCheckpoint, checkpoint: arguments.OneCheckpoint = None, tampering: Tampering = False,
+    as_json: arguments.AsJson = False,
+) -> None:  # fmt: skip
     """Read every byte of a run's checkpoints, or of one, and compare it with the digests. Exit code 4: corrupt."""
     from holdfast.cli.output import console, print_all, print_json
-    from holdfast.engine.place import find
 
-    place = find(path)
+    place = _place(run, checkpoint)
     verdicts = _verdicts(place, tampering)
     if not verdicts:
         raise NotFoundError(f"{place.storage.root}: has no checkpoint to verify.")
@@ -50,6 +52,17 @@ def verify(path: arguments.RunOrCheckpoint, tampering: Tampering = False, as_jso
     error = _worst(verdicts)
     if error is not None:
         raise typer.Exit(error.exit_code)
+
+
+def _place(run: str, checkpoint: str | None) -> Place:
+    from holdfast.engine.place import Place, find
+
+    found = find(run)
+    if checkpoint is None:
+        return found
+    if found.name is not None:
+        raise UsageError(f"{run}: is a checkpoint already; leave out {checkpoint!r}.")
+    return Place(found.storage, checkpoint)
 
 
 def _verdicts(place: Place, tampering: bool) -> list[Verdict]:

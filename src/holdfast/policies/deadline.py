@@ -39,7 +39,8 @@ class BeforeDeadline(SavePolicy):
     - ``notice``: a path, whose notice has come when that file exists, or a callable without arguments that returns the
       instant, or None as long as there is none. The file may say the instant: as ISO 8601 text, as seconds since 1970,
       or as JSON with a ``"time"``, as the ``instance-action`` document of AWS. Otherwise the end is ``grace`` seconds
-      after its modification. Of a callable's answers the earliest counts, until it returns None.
+      after its modification: 30, the shortest notice that the large clouds give. Of a callable's answers the earliest
+      counts, until it returns None.
 
     With ``stop`` the run ends itself after that save. An instant that had passed when the run began is no deadline;
     one that passes in the midst of a long batch is still acted on. Training waits for a save that is being written.
@@ -52,7 +53,7 @@ class BeforeDeadline(SavePolicy):
     at: Instant | None = None
     slurm: bool = False
     notice: str | os.PathLike[str] | Notice | None = None
-    grace: float = 120.0
+    grace: float = 30.0
     margin: float = 30.0
     stop: bool = False
 

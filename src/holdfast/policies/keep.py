@@ -117,6 +117,11 @@ class KeepWhen(KeepPolicy):
     def _answer(self, checkpoints: Sequence[Kept]) -> Mapping[str, str]:
         answer = self.rule(checkpoints)
         listed = [answer] if isinstance(answer, str | Kept) else answer
+        if not isinstance(listed, Iterable):
+            raise UsageError(
+                f"the keep policy {place_of(self.rule)} returned {answer!r}. Return the names of those that stay, or "
+                "the records themselves; [] where none has to."
+            )
         pairs = listed.items() if isinstance(listed, Mapping) else ((one, None) for one in listed)
         own = name_of(self.rule)
         return {one.name if isinstance(one, Kept) else one: str(why or own) for one, why in pairs}

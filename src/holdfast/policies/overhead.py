@@ -52,14 +52,16 @@ class Overhead(SavePolicy):
     def choice(self, moment: Moment) -> Choice:
         """The interval that holds now, and why it is that long."""
         costs, bound = moment.costs, moment.costs.training / self.fraction
-        if self._best(moment) > max(bound, costs.persist):
+        best, seconds = self._best(moment), self._seconds(moment)
+        if best > max(bound, costs.persist):
             failures = f"with a failure every {duration(self.mean_time_between_failures or 0.0)}"
-            why = f"{failures}, {self._cost(moment)} pays off so often"
+            why = f"{failures}, {self._cost(moment)} pays off every {duration(best)}"
+            why += ", and so often the rest of the run is divided evenly" if seconds < best else ""
         elif costs.persist > bound:
             why = f"it takes {duration(costs.persist)} to write a save"
         else:
             why = f"{self._cost(moment)} has to be at most {percent(self.fraction)} of the time"
-        return Choice(self._seconds(moment), why)
+        return Choice(seconds, why)
 
     def _seconds(self, moment: Moment) -> float:
         shortest, best = max(moment.costs.training / self.fraction, moment.costs.persist), self._best(moment)

@@ -137,7 +137,8 @@ _SAVE = (
     Form(rf"on signal(?: exit (?P<code>\d+))?(?P<requeue> requeue)?(?: kill after {_DURATION})?",
          ("on signal", "on signal exit 75 requeue kill after 30 seconds"), _on_signal),
     Form("on error", ("on error",), lambda match: OnError()),
-    Form(rf"on best (?P<metric>\S+){_MODE}(?: by {_NUMBER})?", ("on best val_loss min", "on best val_loss max by 0.5"),
+    Form(rf"on best (?P<metric>\S+){_MODE}(?: by {_NUMBER})?",
+         ("on best val_loss min", "on best val_loss min by 0.01", "on best val_loss max by 0.5"),
          lambda match: OnBest(match["metric"], mode=_mode(match), improvement=_number(match["number"] or "0"))),
     Form(rf"before slurm ends{_MARGIN}{_STOP}",
          ("before slurm ends", "before slurm ends and stop", "before slurm ends leaving 60 seconds and stop"),
@@ -271,12 +272,18 @@ def _alike(word: str, expected: str) -> bool:
 
 
 def _nearest(text: str, forms: tuple[Form, ...]) -> str:
+    several = [one for one in re.split(r"\s*[;,]\s*", text) if one]
+    if len(several) > 1 and all(_match(one, forms) for one in several):
+        return f'Did you mean "{" | ".join(several)}"?'
+    others = _KEEP if forms is _SAVE else _SAVE
+    if _match(text, others):
+        return f"It is one of {'keep' if others is _KEEP else 'save'}=."
     repaired = _SLOPPY.sub(_tidy, text)
     if _match(repaired, forms) is not None:
         return f'Did you mean "{repaired}"?'
     first, *_ = _nearest_first(text, forms)
-    others = [form.examples[0] for form in forms if first not in form.examples]
-    return f'Did you mean "{first}"? There are also: {", ".join(others)}.'
+    rest = [form.examples[0] for form in forms if first not in form.examples]
+    return f'Did you mean "{first}"? There are also: {", ".join(rest)}.'
 
 
 def _tidy(match: re.Match[str]) -> str:

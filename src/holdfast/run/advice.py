@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from holdfast.engine.checkpointer import ItemDraft
 from holdfast.errors import HoldfastError
 from holdfast.hints import did_you_mean
 from holdfast.policies.sense import metrics_of, uncounted, unforeseeable, unreachable
+from holdfast.policies.written import written
 from holdfast.run.drafts import Firing
 from holdfast.run.name_template import FIELDS
 from holdfast.run.saver import DEFAULT_SAVE
@@ -86,6 +88,15 @@ class Advice:
         for schedule in self.schedules:
             for sentence in uncounted(schedule.saver.save, progress):
                 self.voice.say("unreachable", f"save={sentence}", once=sentence)
+
+    def nothing_saved(self) -> None:
+        """The run ends: folders in which there is no checkpoint, though a saver has them."""
+        for target in self.targets:
+            with contextlib.suppress(HoldfastError):
+                if not self._commits.get(target.folder) and not target.catalog.list().entries:
+                    policies = ", ".join(written(one.saver.save) for one in target.schedules)
+                    text = f"{target.folder}: no checkpoint was saved there, because {policies} never came round"
+                    self.voice.warn("nothing_saved", text)
 
     def patterns(self, firing: Firing, items: Mapping[str, ItemDraft]) -> None:
         """Tensors that a saver means to leave out, and that are not there."""

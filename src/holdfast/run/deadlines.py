@@ -18,6 +18,7 @@ from pathlib import Path
 
 from holdfast.errors import UsageError
 from holdfast.policies.deadline import BeforeDeadline, Notice, instant
+from holdfast.wording import duration
 
 LOOK_SECONDS = 1.0
 """How often a notice is looked for."""
@@ -138,6 +139,10 @@ class Deadlines:
 
     def _learn(self, key: str, end: float | None) -> None:
         if end is not None and end > self._began:
+            if key not in self._ends and self._policies[key].notice is not None:
+                when = datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds")
+                text = f"«{key}» has come: the end is at {when}, in {duration(max(end - time.time(), 0.0))}"
+                self._say(key, when, text, alarming=False)
             self._ends[key] = end
             return
         self._ends.pop(key, None)

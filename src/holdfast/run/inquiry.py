@@ -77,3 +77,5 @@ class Inquiry:
         """The run came to its end by itself: what can be said of its policies only now."""
         self._saves.advice.metrics(self._recorder.metrics, end=True)
         self._saves.advice.counts(progress)
+        if self._saves.ledger.committed and not self._saves.ledger.failures:
+            self._saves.advice.nothing_saved()

@@ -79,7 +79,7 @@ class NameTemplate:
         if name is None or name == "hash":
             return "" if name is None else HASH
         if name in values:
-            return _FOREIGN.sub("_", format(values[name], spec or (_TIME if name == "time" else "")))
+            return _FOREIGN.sub("_", _formatted(name, spec, values))
         return _FOREIGN.sub("_", f"no-{name}")
 
     def _check(self) -> None:
@@ -91,16 +91,22 @@ class NameTemplate:
             raise self._refusal("its beginning")
         if sum(len(literal) for literal, _, _ in self._parts) > _LONGEST // 2:
             raise self._refusal("so much text")
-        example = self._example()
+        example, raw = self._example()
+        if len(raw) > _LONGEST or _FOREIGN.search(raw):
+            raise self._refusal(f"what becomes of it, such as {raw!r},")
         if not is_label(unhashed(example)) or _RESERVED in example:
             raise self._refusal(f"what becomes of it, such as {example!r}")
 
-    def _example(self) -> str:
+    def _example(self) -> tuple[str, str]:
+        """The label of a checkpoint, and what the formats make before anything foreign is replaced in it."""
         metrics = dict.fromkeys(self.metrics, 0.5)
         moment = datetime(2026, 11, 25, tzinfo=UTC)
         naming = Naming(progress=Progress(), metrics=metrics, attempt=1, ordinal=1, created=moment, run="0" * 32)
         try:
-            return self.label(naming)
+            values = _values(naming)
+            own = [(name, spec) for _, name, spec in self._parts if name in FIELDS and name != "hash"]
+            raw = "".join(_formatted(name, spec, values) for name, spec in own)
+            return self.label(naming), raw
         except (ValueError, TypeError) as error:
             meant = "".join(did_you_mean(one, FIELDS, 0.75) for one in self.metrics)
             raise self._refusal(f"a format in it ({error})", meant) from error
@@ -126,6 +132,10 @@ def _parsed(text: Any) -> list[tuple[str, str | None, str]]:
             f"name={text!r}: conversions such as {{epoch!r}} mean nothing here; use a format: {{epoch:03d}}."
         )
     return [(literal, name, spec or "") for literal, name, spec, _ in pieces]
+
+
+def _formatted(name: str, spec: str, values: Mapping[str, Any]) -> str:
+    return format(values[name], spec or (_TIME if name == "time" else ""))
 
 
 def _values(naming: Naming) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from holdfast.engine.identity import establish
 from holdfast.engine.journal import Journal
 from holdfast.engine.run_folder import AttemptRecord, RunFolder
 from holdfast.engine.writer_handle import WriterHandle
+from holdfast.errors import HoldfastError
 from holdfast.format.manifest import Origin, Parent
 from holdfast.policies.keep import described
 from holdfast.policies.written import written
@@ -126,7 +127,13 @@ class _Opening:
         start_from = self._wishes.start_from
         if chosen.found is not None or start_from is None:
             return None
-        return begin_from(start_from, self._wishes.items, self._voice, progressing, self._undo)
+        try:
+            return begin_from(start_from, self._wishes.items, self._voice, progressing, self._undo)
+        except HoldfastError as error:
+            used = self._wishes.options.used["start_from"]
+            if used.place != "argument":
+                error.args = (f"{used.source}: {error.args[0]}", *error.args[1:])
+            raise
 
     def _claim(self, chosen: Selection, beginning: Beginning | None) -> AttemptRecord:
         return self._house.claim(
@@ -210,6 +217,7 @@ class _Opening:
         if not any(one.extent.whole for one in savers):
             found.append(
                 "no saver saves all of the state, so this run cannot be resumed: leave out items= and exclude= in one"
+                f"{_parts_by(self._wishes.options)}"
             )
         return found
 
@@ -259,6 +267,16 @@ def _extent(wishes: Wishes, index: int) -> Extent:
     sources = [one.source for one in settings if one.place not in ("argument", "default")]
     where = f"{' and '.join(dict.fromkeys(sources))}: " if sources else ""
     return make_extent(wishes.items.items, saver.items, saver.exclude, where)
+
+
+def _parts_by(options: Options) -> str:
+    """Who says so, where that is not the script."""
+    found = {
+        one.source
+        for name, one in options.used.items()
+        if name.endswith((".items", ".exclude")) and one.value and one.place in ("configuration", "environment")
+    }
+    return f" ({', '.join(sorted(found))})" if found else ""
 
 
 def _targets(wishes: Wishes, extents: Sequence[Extent], own: LocalStorage) -> list[Target]:

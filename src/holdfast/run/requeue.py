@@ -32,6 +32,11 @@ def requeue() -> str | None:
     return None
 
 
+def in_slurm() -> bool:
+    """Whether there is a job to put back into the queue."""
+    return _job() is not None
+
+
 def _job() -> str | None:
     """What Slurm calls the job: of an array, only the task that this process belongs to."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")

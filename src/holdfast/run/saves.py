@@ -13,7 +13,7 @@ from holdfast.engine.requests import take_requests
 from holdfast.errors import HoldfastError, SaveError, StorageError
 from holdfast.format.manifest import Parent
 from holdfast.format.names import CheckpointName, default_label
-from holdfast.format.reasons import ON_REQUEST
+from holdfast.format.reasons import AT_END, ON_ERROR, ON_REQUEST, ON_SIGNAL
 from holdfast.hints import raised_at
 from holdfast.policies.keep import Kept
 from holdfast.policies.moment import Event
@@ -376,15 +376,20 @@ class Saves:
     def _note_failure(self, outcome: Failed, firing: Firing) -> None:
         for schedule, _ in firing:
             schedule.fail()
+        reasons = list(reasons_of(firing))
+        goes_on = not {AT_END, ON_SIGNAL, ON_ERROR} & set(reasons)
         self.ledger.failures[outcome.folder] = outcome
         self.ledger.last.append(outcome)
         self.voice.warn(
             "save_failed",
-            f"{_failed(outcome)} Training goes on; the next save that is due will be tried.",
+            f"{_failed(outcome)}{_GOES_ON if goes_on else ''}",
             name=outcome.name,
             folder=outcome.folder,
-            reason=list(reasons_of(firing)),
+            reason=reasons,
         )
+
+
+_GOES_ON = " Training goes on; the next save that is due will be tried."
 
 
 def _failed(outcome: Failed) -> str:

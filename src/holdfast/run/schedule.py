@@ -122,7 +122,8 @@ class Schedule:
         """Adds a reason to save at the next chance."""
         # Somebody's own policy may return what cannot be written.
         reason = str(reason).encode(errors="backslashreplace").decode()
-        if reason not in self.due:
+        # One that had to wait is due again at the next boundary, with other numbers in its brackets.
+        if reason.partition(" (")[0] not in [one.partition(" (")[0] for one in self.due]:
             self.due.append(reason)
 
     def drop(self) -> None:

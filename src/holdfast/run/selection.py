@@ -71,6 +71,8 @@ def select(
             _verify(back, progress)
             return survey.going_back(back)
         survey.require_no_name(name)
+    elif name is None:
+        survey.consider_missing(start_from)
     passed_over = survey.passed_over(attempts)
     chosen, skipped = Selection(uncounted=survey.with_damaged(passed_over), parts=survey.parts), list[str]()
     candidates = list(survey.candidates(passed_over))
@@ -132,10 +134,9 @@ class _Survey:
         if not isinstance(start_from, str):
             return None
         folder, name = os.path.split(start_from.rstrip("/"))
-        roots = {os.path.realpath(root) for root in self._entries}
         if CheckpointName.parse(name) is None:
             return None
-        return name if not folder or os.path.realpath(os.path.expanduser(folder)) in roots else None
+        return name if not folder or os.path.realpath(os.path.expanduser(folder)) in self._roots else None
 
     def named(self, name: str) -> Found | None:
         """The checkpoint of that name, wherever it is; what only claims to be one raises."""
@@ -143,6 +144,15 @@ class _Survey:
             if name in storage.list():
                 return Found(storage, Catalog(storage).entry(name))
         return None
+
+    @property
+    def names(self) -> set[str]:
+        """Of all checkpoints that can be read, in whichever folder."""
+        return {one.name for _, entries in self._entries.values() for one in entries}
+
+    @property
+    def _roots(self) -> set[str]:
+        return {os.path.realpath(root) for root in self._entries}
 
     @property
     def parts(self) -> int:
@@ -154,13 +164,23 @@ class _Survey:
 
         Resuming from the newest instead would silently ignore what was asked for.
         """
-        names = {one.name for _, entries in self._entries.values() for one in entries}
-        if names and not os.path.exists(start_from):
-            there = "\n  ".join(sorted(names))
+        if self.names and not os.path.exists(start_from):
+            there = "\n  ".join(sorted(self.names))
             raise NotFoundError(
                 f"start_from={start_from!r}: the run has no checkpoint of that name, and there is no such path."
-                f"{did_you_mean(start_from, names)} There are:\n  {there}"
+                f"{did_you_mean(os.path.basename(start_from), self.names)} There are:\n  {there}"
             )
+
+    def consider_missing(self, start_from: object) -> None:
+        """What is no path that is there: refused if it looks like one of the run's own, and else said to be unused."""
+        if not isinstance(start_from, str) or not self.names or os.path.exists(os.path.expanduser(start_from)):
+            return
+        folder, name = os.path.split(start_from.rstrip("/"))
+        alike = any(one.startswith(name) for one in self.names) or bool(did_you_mean(name, self.names))
+        if (alike and not folder) or os.path.realpath(os.path.expanduser(folder)) in self._roots:
+            self.require_no_name(start_from)
+        text = f"start_from={start_from!r}: is not there, and is not used: the run has checkpoints of its own"
+        self._voice.say("start_from_unused", text)
 
     def going_back(self, back: Found) -> Selection:
         """A rollback, which abandons what is newer."""

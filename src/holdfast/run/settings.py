@@ -69,6 +69,8 @@ def overridden(before: Settings, now: Settings, rates: Mapping[str, Any]) -> lis
     for path, values in now.items():
         then = before.get(path, {})
         changed = [name for name, value in values.items() if name in then and then[name] != value]
+        if changed == ["lr"] and rates.get(path) == values["lr"]:
+            continue  # it is the one that is restored
         if changed:
             listed = ", ".join(f"{name}={_text(values[name])} (before: {_text(then[name])})" for name in changed)
             restored = f"lr={_text(rates[path])}" if "lr" in changed and path in rates else "what it was"

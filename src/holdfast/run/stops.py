@@ -11,7 +11,7 @@ from holdfast.policies.deadline import BeforeDeadline
 from holdfast.policies.event import OnSignal
 from holdfast.policies.save import SavePolicy, parts
 from holdfast.run.deadlines import Deadlines
-from holdfast.run.requeue import requeue
+from holdfast.run.requeue import in_slurm, requeue
 from holdfast.run.signals import StopSignals, stop_exception
 from holdfast.run.voice import Voice
 from holdfast.wording import duration
@@ -93,7 +93,7 @@ class Stops:
     def end(self, stop: Stop) -> BaseException:
         """Puts the Slurm job back into the queue, if that was asked for; gives the exception that ends the loop."""
         self.signals.received = None
-        if self._requeue and stop.requeues:
+        if self._requeue and (stop.requeues or not in_slurm()):
             problem = requeue()
             if problem is None:
                 self._voice.say("requeued", "the Slurm job is back in the queue")
