@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 from holdfast import (  # noqa: E402  torch may be missing
     AtEnd,
     Every,
+    HoldfastWarning,
     KeepAll,
     Overhead,
     Run,
@@ -115,3 +116,22 @@ def test_another_folder_of_a_run_knows_the_runs_attempts(holdfast, tmp_path):
     assert list(marks.values()) == [False, True, False]
     assert [one.attempt for one in follow(other)] == [1, 2]
     assert latest(other).attempt == 2
+
+
+def test_a_copy_of_what_a_resume_found_corrupt_is_where_it_goes_on(holdfast, tmp_path):
+    """`ls` goes by what is recorded, as `show` and `latest` do."""
+    folder, other = tmp_path / "run", tmp_path / "other"
+
+    def train(epochs):
+        with Run(folder, {"n": {"n": torch.ones(1)}}, savers=[Saver(save=Every(batches=2)), Saver(other)]) as run:
+            for _ in run.epochs(epochs):
+                for _ in run.batches([torch.ones(1, 2)] * 4):
+                    run.wait()
+
+    train(1)
+    newest = checkpoints(folder)[-1]
+    shard = newest.path / "n.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    with pytest.warns(HoldfastWarning, match="Falling back to the same one"):
+        train(1)
+    assert f"a resume continues from {newest.name} in {other}" in holdfast("ls", folder, columns=300).words

@@ -106,3 +106,11 @@ def test_a_bar_goes_to_a_terminal_only(holdfast, run_folder, monkeypatch):
     shown = holdfast("verify", run_folder)
     assert "verifying" in shown.err
     assert shown.out == quiet.out
+
+
+def test_one_checkpoint_of_a_run_verifies_by_its_name(holdfast, run_folder):
+    """As for `show` and `pin`."""
+    done = holdfast("verify", run_folder, NEWEST, "--json")
+    assert [one["name"] for one in done.json["checkpoints"]] == [NEWEST]
+    assert holdfast("verify", run_folder, "step-00000001.a0001.n0001").code == 3
+    assert holdfast("verify", f"{run_folder}/{NEWEST}", NEWEST).code == 2

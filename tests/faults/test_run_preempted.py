@@ -110,6 +110,12 @@ def test_what_was_cancelled_is_not_requeued(folder: Path, slurm: Any, capsys: An
     assert slurm() == ["scontrol requeue 42"]
 
 
+def test_outside_of_slurm_nothing_is_said_to_have_been_cancelled(folder: Path) -> None:
+    """The same script on a laptop."""
+    with pytest.warns(HoldfastWarning, match="in no Slurm job"):
+        stopped(folder, OnSignal(requeue=True), signal.SIGTERM)
+
+
 def test_a_job_that_cannot_be_requeued_is_told(folder: Path) -> None:
     """The checkpoint is there all the same, and the exit code is what it would have been."""
     with pytest.warns(HoldfastWarning, match="is not requeued: this process is in no Slurm job"):

@@ -105,6 +105,12 @@ def test_a_save_that_failed_is_tried_again_but_not_at_every_batch():
     assert due == [False, False, True, False]
 
 
+def test_a_notice_that_says_no_instant_is_acted_on_at_once():
+    """Some clouds kill half a minute after it, and that is what is left of the margin."""
+    policy = BeforeDeadline(notice="/run/preempt")
+    assert policy.grace <= policy.margin
+
+
 def test_the_reason_says_how_much_time_is_left():
     """Also when it is too late: a long batch went past the deadline, and late is better than never."""
     policy = BeforeDeadline(slurm=True, margin=100)

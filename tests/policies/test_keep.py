@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import KeepLast
+from holdfast import KeepLast, KeepWhen
 from holdfast.errors import UsageError
 from holdfast.policies.keep import Kept, plan
 from holdfast.types import Progress
@@ -53,3 +53,13 @@ def test_keeping_nothing_is_refused_when_constructed(count):
     """`KeepLast(0)` would delete what was just saved."""
     with pytest.raises(UsageError):
         KeepLast(count)
+
+
+def test_a_rule_that_returns_nothing_is_named():
+    """A `return` that was forgotten."""
+
+    def forgetful(checkpoints):
+        del checkpoints
+
+    with pytest.raises(UsageError, match=r"the keep policy .*forgetful.* returned None. Return the names"):
+        plan(KeepWhen(forgetful), [Kept(name="1", progress=Progress())], {})

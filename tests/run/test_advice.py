@@ -11,6 +11,7 @@ import pytest
 from holdfast import (
     At,
     AtEnd,
+    AtMostEvery,
     Every,
     HoldfastWarning,
     KeepAll,
@@ -197,3 +198,13 @@ def test_tokens_that_nobody_counts_are_said_at_the_end(folder: Path, capsys: Any
     """Such an interval never comes round, and nothing else would tell."""
     fit(folder, save=Every(tokens=100) | Every(batches=4))
     assert capsys.readouterr().err.count("Every(tokens=100) never comes round: no tokens are counted") == 1
+
+
+def test_a_saver_that_never_saved_is_said_at_the_end(folder: Path) -> None:
+    """A limit that is longer than the run holds the best ones back, and nothing would tell."""
+    best = Saver(f"{folder}-best", save=OnBest("loss") & AtMostEvery(hours=1), items=["model"])
+    job = small()
+    run = Run(folder, job.state, savers=[Saver(), best])
+    job.fit(run)
+    with pytest.warns(HoldfastWarning, match=r"run-best: no checkpoint was saved there, because OnBest.* never came"):
+        run.close()

@@ -106,3 +106,10 @@ def test_a_misspelt_field_is_pointed_out() -> None:
     """It looks like a metric, for which its format may mean nothing."""
     with pytest.raises(UsageError, match="Did you mean 'step'"):
         NameTemplate("x-{setp:08d}")
+
+
+@pytest.mark.parametrize("text", ["{epoch:500d}", "{time:%H:%M}"])
+def test_a_format_whose_outcome_would_be_changed_is_refused(text: str) -> None:
+    """The name on disk is the one that was asked for."""
+    with pytest.raises(UsageError, match="what becomes of it"):
+        NameTemplate(text)

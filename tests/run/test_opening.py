@@ -47,9 +47,19 @@ def test_the_name_of_a_checkpoint_that_is_not_there_is_refused(folder: Path) -> 
     assert len(checkpoints(folder)) == 4
 
 
-def test_another_run_that_is_gone_does_not_keep_a_run_from_its_own(folder: Path) -> None:
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_an_abbreviated_name_to_go_back_to_is_refused(folder: Path, in_folder: bool) -> None:
+    """Not taken for another run's path that is not there: the newest would go on from it in silence."""
+    first = checkpoints(folder)[0].name
+    name = first.partition(".")[0]
+    with pytest.raises(NotFoundError, match=rf"no checkpoint of that name.*There are:\n  {first}"):
+        Run(folder, small().state, start_from=str(folder / name) if in_folder else name)
+
+
+def test_another_run_that_is_gone_does_not_keep_a_run_from_its_own(folder: Path, capsys: Any) -> None:
     """A path is where the state came from at first; the run goes on without it."""
     run = Run(folder, small().state, start_from="runs/gone")
+    assert "start_from='runs/gone': is not there, and is not used" in capsys.readouterr().err
     assert run.resumed_from == checkpoints(folder)[-1].name
     run.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from holdfast import (
     AtEnd,
@@ -285,3 +286,23 @@ def test_only_variables_of_holdfast_are_looked_at(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOLDFAST_KEEP", "all")
     assert environment() == {"HOLDFAST_KEEP": "all"}
     assert shown(Saver(name="a-{epoch}").name) == "'a-{epoch}'"
+
+
+@pytest.mark.parametrize("place", ["environment", "configuration"])
+def test_a_start_that_is_not_there_is_told_with_its_source(tmp_path: Path, monkeypatch: Any, place: str) -> None:
+    """The script says nothing of it."""
+    described = {"folder": str(tmp_path / "run")}
+    if place == "environment":
+        monkeypatch.setenv("HOLDFAST_START_FROM", "runs/gone")
+    else:
+        described["start_from"] = "runs/gone"
+    source = "HOLDFAST_START_FROM" if place == "environment" else "start_from"
+    with pytest.raises(NotFoundError, match=f"^.*{source}.*: start_from='runs/gone'"):
+        Run.from_config(described, state={"model": torch.nn.Linear(1, 1)})
+
+
+def test_parts_alone_are_told_with_the_variable_that_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    """The script has neither items= nor exclude=."""
+    monkeypatch.setenv("HOLDFAST_EXCLUDE", "model")
+    with pytest.warns(HoldfastWarning, match=r"cannot be resumed: .* in one \(HOLDFAST_EXCLUDE\)"):
+        Run(tmp_path / "run", state={"model": torch.nn.Linear(1, 1), "n": {"n": 1}}).close()

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import AtMostEvery, AtStart, Every, HoldfastWarning, KeepBest, KeepLast, OnBest, Run, checkpoints
+from holdfast import (
+    AtEnd,
+    AtMostEvery,
+    AtStart,
+    Every,
+    HoldfastWarning,
+    KeepBest,
+    KeepLast,
+    OnBest,
+    Run,
+    SaveError,
+    checkpoints,
+)
 from holdfast.policies.moment import Costs, Moment
 from holdfast.run.costs import SaveCost
 from tests.harness.history import History
@@ -48,6 +60,18 @@ def test_the_best_that_could_not_be_saved_is_not_remembered(folder: Path, writer
     with pytest.warns(HoldfastWarning, match="n0002 failed"):
         reasons = evaluate(folder, [3.0, 1.0, 2.0, 2.5])
     assert reasons == [("best loss (3)",), ("best loss (2)",), ("at end",)]
+
+
+def test_a_final_save_that_fails_does_not_promise_another(folder: Path, writer_fault: Any) -> None:
+    """Training does not go on."""
+    writer_fault(action="error", function="rename", errno=28)
+    job = small()
+    run = Run(folder, job.state, save=AtEnd())
+    with pytest.warns(HoldfastWarning, match="failed:") as caught:
+        job.fit(run)
+    with pytest.warns(HoldfastWarning, match="without a checkpoint"), pytest.raises(SaveError) as error:
+        run.close()
+    assert "Training goes on" not in f"{caught[0].message} {error.value}"
 
 
 def test_the_best_stay_over_restarts(folder: Path) -> None:

@@ -94,3 +94,11 @@ def test_a_checkpoint_remembers_only_what_it_holds() -> None:
     assert ask(schedule, 1, loss=3.0)
     assert schedule.remembered(None, at(1)).memory == {}
     assert schedule.remembered(("best loss (3)",), at(1)).memory == {"best loss min": 3.0}
+
+
+def test_a_reason_that_comes_again_with_other_numbers_is_told_once() -> None:
+    """A save that waits for the one before is due at each boundary meanwhile."""
+    schedule = scheduled()
+    for reason in ("overhead 5 % (every 2.74 s)", "overhead 5 % (every 2.75 s)", "at end", "at end"):
+        schedule.request(reason)
+    assert schedule.due == ["overhead 5 % (every 2.74 s)", "at end"]

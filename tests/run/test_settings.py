@@ -38,6 +38,11 @@ def test_each_changed_setting_of_an_optimizer_is_named():
     assert "restores lr=0.001" in message
 
 
+def test_a_rate_that_is_the_restored_one_is_not_mentioned():
+    """A schedule had brought it there before the checkpoint."""
+    assert told(made(lr=0.1), made(lr=0.001)) == []
+
+
 def test_a_longer_schedule_is_named():
     """`T_max` lies in the scheduler's state, so the restored one keeps the old length."""
     (message,) = told(made(lr=0.1, total=10), made(lr=0.1, total=20))
