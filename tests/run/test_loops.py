@@ -138,6 +138,21 @@ def test_a_loop_that_is_left_is_no_end_if_another_one_follows(folder: Path) -> N
     assert [one.progress.batches for one in checkpoints(f"{folder}-end")] == [2 * BATCHES]
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Crash])
+def test_an_exception_is_no_end(folder: Path, kind: type[BaseException]) -> None:
+    """A loop that is left by one looks as by `break`, at first."""
+
+    def script(run: Run, job: Small, each: Any) -> None:
+        for _ in run.epochs(3):
+            train(run, job, run.batches(job.loader))
+            raise kind
+
+    own = [Saver(save=RARELY | OnError()), *savers(folder)[1:]]
+    with pytest.raises(kind):
+        attempt(folder, script, savers=own, save=None, keep=None)
+    assert checkpoints(f"{folder}-end") == []
+
+
 def test_what_is_due_when_an_exception_comes_is_saved_for_its_own_reason(folder: Path) -> None:
     """It waited for the epoch's end; the save on an error makes a restart count it as passed."""
 

@@ -399,12 +399,13 @@ class Session:
             self._leave_what_is_held()
             self._inquiry.ask_about_end(self.progress)
             self.snapshots.end()
-        elif not issubclass(exception, Exception):
+            return
+        self._inquiry.go_on()
+        if not issubclass(exception, Exception):
             self.snapshots.end_on_exception(AT_END, last=AT_END)
         else:
             kind = exception.__name__
             self.voice.note("error", f"{kind} ended the loop", at=list(self.position.at), error=kind)
-            self._inquiry.go_on()
             # Whatever the policy calls it: a resume, and what is kept, go by this reason.
             for schedule in self._inquiry.ask("error", boundary.progress):
                 schedule.request(ON_ERROR)
