@@ -152,7 +152,9 @@ def linger(folder: str, workers: int = 0, policies: bool = True, slow_batch: int
 
     def each(batches: int) -> None:
         print(f"batch {batches}", flush=True)
-        time.sleep(600 if batches == slow_batch else 0.01)
+        # In pieces: a signal that comes right before a sleep begins is not seen until it ends.
+        for _ in range(60_000 if batches == slow_batch else 1):
+            time.sleep(0.01)
 
     job.fit(run, 10_000, each)
 
