@@ -10,6 +10,7 @@ import pytest
 
 from holdfast import (
     AtEnd,
+    Checkpoint,
     Every,
     HoldfastWarning,
     KeepAll,
@@ -219,14 +220,20 @@ def test_a_corrupt_checkpoint_counts_for_nothing_in_later_attempts(tmp_path: Pat
     assert corrupt.path.exists()
 
 
-def test_a_corrupt_checkpoint_that_was_repaired_counts_again(folder: Path) -> None:
-    """As soon as a run has resumed from it."""
+def found_corrupt(folder: Path) -> tuple[Checkpoint, Path, bytes]:
+    """The newest checkpoint, which a resume has found to be corrupt, and the file and bytes that would repair it."""
     newest = checkpoints(folder)[-1]
     shard = newest.path / "model.safetensors"
     good = shard.read_bytes()
     shard.write_bytes(good[:-1] + b"\1")
     with pytest.warns(HoldfastWarning):
         Run(folder, small().state).close()
+    return newest, shard, good
+
+
+def test_a_corrupt_checkpoint_that_was_repaired_counts_again(folder: Path) -> None:
+    """As soon as a run has resumed from it."""
+    newest, shard, good = found_corrupt(folder)
     assert latest(folder) == checkpoints(folder)[-2]
     shard.write_bytes(good)
     with Run(folder, small().state) as run:
@@ -236,12 +243,7 @@ def test_a_corrupt_checkpoint_that_was_repaired_counts_again(folder: Path) -> No
 
 def test_a_repaired_checkpoint_that_is_gone_back_to_counts_at_once(folder: Path) -> None:
     """For what the policies keep: it would stay for ever beside the last two."""
-    newest = checkpoints(folder)[-1]
-    shard = newest.path / "model.safetensors"
-    good = shard.read_bytes()
-    shard.write_bytes(good[:-1] + b"\1")
-    with pytest.warns(HoldfastWarning):
-        Run(folder, small().state).close()
+    newest, shard, good = found_corrupt(folder)
     shard.write_bytes(good)
     job = small()
     with Run(folder, job.state, start_from=newest.name, save=Every(batches=1), keep=KeepLast(2)) as run:

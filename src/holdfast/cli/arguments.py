@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.errors import NotFoundError
+from holdfast.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from holdfast.engine.place import Place
     from holdfast.storage.local import LocalStorage
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
@@ -21,11 +22,23 @@ OneCheckpoint = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs. Errors become JSON too.")]
 
 
+def place(run: str, checkpoint: str | None) -> Place:
+    """What a run and perhaps the name of one of its checkpoints mean. Raises what `find` raises."""
+    from holdfast.engine.place import Place, find
+
+    found = find(run)
+    if checkpoint is None:
+        return found
+    if found.name is not None:
+        raise UsageError(f"{run}: is a checkpoint already; leave out {checkpoint!r}.")
+    return Place(found.storage, checkpoint)
+
+
 def run_folder(run: str) -> LocalStorage:
     """The folder of a run, for commands that can do nothing with one checkpoint. Raises what `find` raises."""
     from holdfast.engine.place import find
 
-    place = find(run)
-    if place.name is not None:
-        raise NotFoundError(f"{run}: is a checkpoint, not a run folder; give the one it is in: {place.storage.root}")
-    return place.storage
+    found = find(run)
+    if found.name is not None:
+        raise NotFoundError(f"{run}: is a checkpoint, not a run folder; give the one it is in: {found.storage.root}")
+    return found.storage

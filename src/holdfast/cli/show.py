@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli import arguments
-from holdfast.errors import NotFoundError, UsageError
+from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,12 +42,9 @@ def show(
     """Show what a checkpoint holds: progress, metrics, configuration, items, files, where it was made."""
     from holdfast.cli.output import console, print_all, print_json
     from holdfast.cli.survey import survey
-    from holdfast.engine.place import find
 
-    place = find(run)
-    if place.name is not None and checkpoint is not None:
-        raise UsageError(f"{run}: is a checkpoint already; leave out {checkpoint!r}.")
-    found, name, target = survey(place.storage), place.name or checkpoint, console()
+    place = arguments.place(run, checkpoint)
+    found, name, target = survey(place.storage), place.name, console()
     parts = list[Part]()
     if tensors or not (config or lineage):
         parts.append(_contents(found, _chosen(found, name), target.width, tensors))

@@ -10,7 +10,7 @@ import typer
 
 from holdfast import wording
 from holdfast.cli import arguments
-from holdfast.errors import CorruptError, HoldfastError, NotFoundError, UsageError
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +41,7 @@ def verify(
     """Read every byte of a run's checkpoints, or of one, and compare it with the digests. Exit code 4: corrupt."""
     from holdfast.cli.output import console, print_all, print_json
 
-    place = _place(run, checkpoint)
+    place = arguments.place(run, checkpoint)
     verdicts = _verdicts(place, tampering)
     if not verdicts:
         raise NotFoundError(f"{place.storage.root}: has no checkpoint to verify.")
@@ -52,17 +52,6 @@ def verify(
     error = _worst(verdicts)
     if error is not None:
         raise typer.Exit(error.exit_code)
-
-
-def _place(run: str, checkpoint: str | None) -> Place:
-    from holdfast.engine.place import Place, find
-
-    found = find(run)
-    if checkpoint is None:
-        return found
-    if found.name is not None:
-        raise UsageError(f"{run}: is a checkpoint already; leave out {checkpoint!r}.")
-    return Place(found.storage, checkpoint)
 
 
 def _verdicts(place: Place, tampering: bool) -> list[Verdict]:

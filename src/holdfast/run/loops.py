@@ -240,11 +240,7 @@ def _counts(cursors: list[Cursor], batch: list[Any], options: Options) -> tuple[
 
 def _shortest(cursors: list[Cursor], limit: int | None) -> int | None:
     """How many batches there will be, if every loader says."""
-    lengths = [cursor.length for cursor in cursors]
-    known = [length for length in lengths if length is not None]
-    if len(known) < len(lengths):
-        return None
-    return min(known if limit is None else [*known, limit])
+    return _at_most(cursors, limit) if all(one.length is not None for one in cursors) else None
 
 
 def _at_most(cursors: list[Cursor], limit: int | None) -> int | None:
