@@ -307,14 +307,37 @@ def test_only_the_files_of_the_items_are_read(run_folder, newest):
     assert optimizer.state_dict()["state"] == {}
 
 
-def test_a_damaged_file_changes_nothing(run_folder, newest):
-    """Digests are checked before the first byte goes into the model."""
+def test_a_damaged_file_changes_nothing_if_it_is_verified_first(run_folder, newest):
+    """Digests are then checked before the first byte goes into the model."""
     damage.shard_has_a_flipped_bit(newest)
     model = Tiny()
     before = bits(model)
-    with pytest.raises(CorruptError):
-        latest(run_folder).load_into(model=model)
+    with pytest.raises(CorruptError) as caught:
+        latest(run_folder).load_into(model=model, verify_first=True)
     assert same(bits(model), before)
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_damage_found_on_the_way_is_said_of_the_objects(run_folder, newest):
+    """In one pass, bytes are in the model before they are known to be wrong: nobody may take it for what it was."""
+    damage.shard_has_a_flipped_bit(newest)
+    model = Tiny()
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(CorruptError) as caught:
+        latest(run_folder).load_into(model=model, optimizer=optimizer)
+    assert caught.value.__notes__ == ["model: partly overwritten by now. Load another checkpoint before you use it."]
+    assert optimizer.state_dict()["state"] == {}
+
+
+def test_damage_in_what_is_not_read_in_place_changes_nothing(run_folder, newest):
+    """The optimizer comes first, and is handed its state only when all of it is known to be right."""
+    damage.flip(newest / "optimizer.safetensors", -1)
+    model = Tiny()
+    before = bits(model)
+    with pytest.raises(CorruptError, match=r"optimizer\.safetensors") as caught:
+        latest(run_folder).load_into(model=model, optimizer=torch.optim.AdamW(model.parameters()))
+    assert same(bits(model), before)
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_a_misfit_lists_everything_and_changes_nothing(run_folder):

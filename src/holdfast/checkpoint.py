@@ -18,7 +18,7 @@ from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.holds import hold
 from holdfast.engine.lineage import usable
 from holdfast.engine.place import find, find_run, reopen
-from holdfast.engine.read import verify
+from holdfast.engine.verify import verify
 from holdfast.errors import CorruptError, HoldfastWarning, MisfitError, NotFoundError, UsageError
 from holdfast.format.dtypes import nbytes
 from holdfast.format.manifest import Manifest
@@ -192,17 +192,22 @@ class Checkpoint:
         Raises `CorruptError` that names the file and the first bytes that differ, `NotFoundError` if the checkpoint
         was deleted since.
         """
-        self._check(self._entry, tampering)
+        self._reopen()
+        verify(self._storage, self._entry, tampering=tampering)
 
-    def load_into(self, /, *, strict: bool = True, cast: bool = False, **items: Any) -> LoadReport:
+    def load_into(
+        self, /, *, strict: bool = True, cast: bool = False, verify_first: bool = False, **items: Any
+    ) -> LoadReport:
         """Loads items of the checkpoint into the objects given under their names: ``load_into(model=model)``.
 
-        Objects are what `Run` takes in ``state``. Nothing is changed before all is known to fit and the files of
-        these items are verified. With ``strict=False`` what fits is loaded and the report says what does not;
-        with ``cast`` tensors of another dtype are converted, and reported.
+        Objects are what `Run` takes in ``state``. Nothing is changed before all is known to fit. With ``strict=False``
+        what fits is loaded and the report says what does not; with ``cast`` tensors of another dtype are converted, and
+        reported. Every byte is verified as it arrives in its place, in one pass over the files of these items. With
+        ``verify_first`` there is a pass before, and damage leaves the objects as they were.
 
-        Raises `UsageError` for an object that cannot be loaded into, `MisfitError` that lists every difference,
-        `CorruptError` for damaged files; in each case nothing was changed.
+        Raises `UsageError` for an object that cannot be loaded into and `MisfitError` that lists every difference; then
+        nothing was changed. Raises `CorruptError` for damaged files; without ``verify_first``, modules and tensors may
+        be partly overwritten then, which a note of the error says, and need another load before they are used.
         """
         if not items:
             raise UsageError(f"load_into() takes objects by item name: model=model. It has: {_list(self.items)}.")
@@ -218,8 +223,10 @@ class Checkpoint:
                 "Build them as they were when they were saved:",
                 (*(f"{one}.{did_you_mean(name, left)}" for name, one in zip(absent, gone, strict=True)), *problems),
             )
-        self._check(_part(self._entry, restores), False)
-        load(self._storage, self._entry, restores, lambda _: None)
+        self._reopen()
+        if verify_first:
+            verify(self._storage, _part(self._entry, restores))
+        load(self._storage, self._entry, restores)
         return self._report(restores, [f"{problem}: left out" for problem in gone])
 
     def _decoded(self, value: Any, path: str) -> Any:
@@ -228,12 +235,11 @@ class Checkpoint:
         except (CorruptError, MisfitError) as error:
             raise type(error)(f"{self.name}: {path}: {error}") from error
 
-    def _check(self, entry: Entry, tampering: bool) -> None:
+    def _reopen(self) -> None:
         """Afresh: files may have gone, or been cut short, since the checkpoint was opened."""
         now = reopen(self._storage, self.name)
         if now.manifest.digest != self.manifest.digest:
             raise CorruptError(f"{self.name}: was replaced by another checkpoint since it was opened; open it again.")
-        verify(self._storage, entry, tampering=tampering)
 
     def _report(self, restores: Mapping[str, Restore], notes: Iterable[str]) -> LoadReport:
         targets = [target for one in restores.values() for target in one.targets.values()]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from holdfast.engine.catalog import Catalog
-from holdfast.engine.read import verify
+from holdfast.engine.verify import verify
 from holdfast.storage.local import LocalStorage
 
 _NAME = re.compile(r"step-(\d{8})\.a(\d{4})\.n(\d{4})")

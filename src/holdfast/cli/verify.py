@@ -57,7 +57,7 @@ def verify(
 def _verdicts(place: Place, tampering: bool) -> list[Verdict]:
     from holdfast.cli.progress import progress_bar
     from holdfast.cli.records import age_of
-    from holdfast.engine.read import bytes_to_read
+    from holdfast.engine.verify import bytes_to_read
 
     entries, broken = _claimed(place)
     verdicts = [Verdict(one.name, 0, one.error) for one in broken]
@@ -86,7 +86,7 @@ def _claimed(place: Place) -> tuple[Sequence[Entry], Sequence[Broken]]:
 
 
 def _verdict(storage: LocalStorage, entry: Entry, tampering: bool, advance: Any) -> Verdict:
-    from holdfast.engine.read import verify
+    from holdfast.engine.verify import verify
 
     try:
         verify(storage, entry, tampering=tampering, advance=advance)

@@ -6,7 +6,7 @@ to tensors, so one pass over the file's bytes makes and checks them all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import xxhash
@@ -67,31 +67,36 @@ class FileDigest:
         )
 
 
-def block_spans(record: FileRecord) -> Iterator[tuple[int, int]]:
-    """The byte range of each block of the file, in order."""
-    for begin in range(0, record.size, record.block_size):
-        yield begin, min(begin + record.block_size, record.size)
+def block_span(record: FileRecord, index: int) -> tuple[int, int]:
+    """The byte range of the block number ``index`` of the file.
+
+    >>> block_span(FileRecord(size=10, block_size=8, blocks=("", ""), digest=""), 1)
+    (8, 10)
+    """
+    begin = index * record.block_size
+    return begin, min(begin + record.block_size, record.size)
 
 
-def check_block(record: FileRecord, index: int, data: Buffer, *, where: str) -> None:
-    """Raise `CorruptError` unless ``data`` is the block number ``index`` of the file at ``where``."""
-    if block_digest(data) != record.blocks[index]:
-        begin = index * record.block_size
-        end = min(begin + record.block_size, record.size)
+def check_block(record: FileRecord, index: int, pieces: Iterable[Buffer], *, where: str) -> None:
+    """Raise `CorruptError` unless ``pieces`` together are the block number ``index`` of the file at ``where``."""
+    digest = xxhash.xxh3_128()
+    for piece in pieces:
+        digest.update(piece)
+    if digest.hexdigest() != record.blocks[index]:
+        begin, end = block_span(record, index)
+        raise CorruptError(f"{where}: bytes {begin:,} to {end:,} are not the ones that were committed. {_INSTEAD}")
+
+
+def check_tampering(record: FileRecord, found: FileRecord, *, where: str) -> None:
+    """Raise `CorruptError` unless the cryptographic digest ``found`` of the file at ``where`` is the recorded one."""
+    if found.digest != record.digest:
         raise CorruptError(
-            f"{where}: bytes {begin} to {end} are not the ones that were saved (block {index} of {len(record.blocks)})"
+            f"{where}: its cryptographic digest differs although its checksums match: it was altered on purpose. "
+            f"{_INSTEAD}"
         )
 
 
-def check_record(expected: FileRecord, found: FileRecord, *, where: str) -> None:
-    """Raise `CorruptError` unless the digests of the file at ``where`` are the recorded ones."""
-    if found.size != expected.size:
-        raise CorruptError(f"{where}: {found.size} bytes, the manifest says {expected.size}")
-    for index, (ours, theirs) in enumerate(zip(found.blocks, expected.blocks, strict=True)):
-        if ours != theirs:
-            raise CorruptError(f"{where}: block {index} of {len(expected.blocks)} is not the one that was saved")
-    if found.digest != expected.digest:
-        raise CorruptError(f"{where}: its BLAKE3 digest is {found.digest}, the manifest says {expected.digest}")
+_INSTEAD = "Use another checkpoint, or restore the file from a copy."
 
 
 def content_hash(items: Mapping[str, ItemRecord], files: Mapping[str, FileRecord]) -> str:

@@ -12,16 +12,15 @@ from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.holds import hold
 from holdfast.engine.lineage import usable
 from holdfast.engine.place import find, reopen
-from holdfast.engine.read import bytes_to_read, verify
+from holdfast.engine.verify import bytes_to_read, verify
 from holdfast.errors import CorruptError, MisfitError, NotFoundError, StorageError, UsageError
 from holdfast.format.manifest import Origin
 from holdfast.hints import did_you_mean
 from holdfast.run.items import Items
 from holdfast.run.resumption import read_values
-from holdfast.run.selection import Progressing
 from holdfast.run.voice import Voice
 from holdfast.state.item import Restore
-from holdfast.state.loading import INTERNAL, fit, load
+from holdfast.state.loading import INTERNAL, Progressing, fit, load
 from holdfast.storage.local import LocalStorage
 
 
@@ -97,8 +96,7 @@ class Beginning:
     def restore(self, items: Items, progressing: Progressing) -> None:
         """Loads every item; all is known to fit before the first is changed."""
         for source, restores in self.fit(items):
-            advance = progressing(f"loading {source.entry.name}", bytes_to_read(source.entry))
-            load(source.storage, source.entry, restores, advance)
+            load(source.storage, source.entry, restores, progressing)
             self.notes += [note for one in restores.values() for note in one.notes]
         self.close()
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.engine.catalog import Entry
-from holdfast.engine.read import bytes_to_read
 from holdfast.errors import CorruptError, DataOrderError
 from holdfast.format.values import decode
 from holdfast.run.items import Items
 from holdfast.run.position import Mode, Position, Stored
-from holdfast.run.selection import Progressing
 from holdfast.run.voice import Voice
 from holdfast.state.item import Restore
-from holdfast.state.loading import load, read_value
+from holdfast.state.loading import Progressing, load, read_value
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import CursorState
 from holdfast.state.torch.gradients import Gradients
@@ -73,8 +71,7 @@ class Resumption:
             restores["gradients"] = gradients.prepare(self.entry.manifest.items["gradients"])
         else:
             gradients.clear()
-        advance = progressing(f"loading {self.entry.name}", bytes_to_read(self.entry))
-        load(self.storage, self.entry, restores, advance)
+        load(self.storage, self.entry, restores, progressing)
         self.notes = [note for one in restores.values() for note in one.notes]
         values.clear()
         values.update(read_values(self.storage, self.entry))

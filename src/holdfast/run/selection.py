@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.engine.catalog import Broken, Catalog, Entry
 from holdfast.engine.lineage import find_abandoned, find_damaged, find_foreign, find_futile, resume_order
-from holdfast.engine.read import bytes_to_read, verify
 from holdfast.engine.run_folder import AttemptRecord
+from holdfast.engine.verify import bytes_to_read, verify
 from holdfast.errors import CorruptError, NotFoundError, StorageError
 from holdfast.format.names import CheckpointName
 from holdfast.hints import did_you_mean
 from holdfast.run.voice import Voice
+from holdfast.state.loading import Progressing
 from holdfast.storage.local import LocalStorage
-
-Progressing = Callable[[str, int], Callable[[int], object]]
-"""(label, total bytes) to a function that is told of bytes done."""
 
 
 @dataclass(frozen=True, slots=True)

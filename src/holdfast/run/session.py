@@ -16,12 +16,12 @@ from holdfast.run.position import Mode, Position
 from holdfast.run.recorder import Recorder
 from holdfast.run.resumption import Resumption
 from holdfast.run.saves import Saves
-from holdfast.run.selection import Progressing
 from holdfast.run.settings import Settings
 from holdfast.run.snapshots import Snapshots
 from holdfast.run.stops import DEADLINE, Stop, Stops
 from holdfast.run.tally import Tally
 from holdfast.run.voice import Voice
+from holdfast.state.loading import Progressing
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState
 from holdfast.types import Progress

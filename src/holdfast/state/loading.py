@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from holdfast.engine.catalog import Entry
 from holdfast.engine.checkpointer import ItemDraft
-from holdfast.engine.read import read
-from holdfast.errors import HoldfastError, MisfitError
+from holdfast.engine.read import bytes_of, read
+from holdfast.errors import CorruptError, HoldfastError, MisfitError, StorageError
 from holdfast.state.item import Captured, Item, Restore, resolved
 from holdfast.state.leaf import LeafRestore
 from holdfast.state.tree import capture_tree, restore_tree
 from holdfast.storage.base import Storage
+
+Progressing = Callable[[str, int], Callable[[int], object]]
+"""(label, total bytes) to a function that is told of bytes done."""
 
 INTERNAL = ("data", "gradients", "rng", "values")
 """Items that a run itself adds."""
@@ -36,24 +39,50 @@ def fit(
     return restores, problems
 
 
-def load(storage: Storage, entry: Entry, restores: Mapping[str, Restore], advance: Callable[[int], object]) -> None:
+def load(
+    storage: Storage, entry: Entry, restores: Mapping[str, Restore], progressing: Progressing = lambda *_: _quiet
+) -> None:
     """Reads the bytes into place and applies the restores; if one is refused, takes back those before it.
 
-    What is read in place comes last: it cannot be taken back, so whatever else can refuse has to go first.
+    What is read in place comes last: it cannot be taken back, so whatever else can refuse has to go first. Damage that
+    is found only then leaves those objects half filled, and the error says so.
     """
+    targets = {name: one.targets for name, one in restores.items()}
+    advance = progressing(f"loading {entry.name}", bytes_of(entry, targets))
+    before = {name: one for name, one in restores.items() if not _in_place(one)}
+    last = {name: one for name, one in restores.items() if _in_place(one)}
     done: list[Restore] = []
     try:
-        for last in (False, True):
-            group = {name: one for name, one in restores.items() if _in_place(one) is last}
-            read(storage, entry, {name: one.targets for name, one in group.items()}, advance=advance)
-            for one in group.values():
-                done.append(one)
-                one.apply()
+        read(storage, entry, {name: targets[name] for name in before}, advance=advance)
+        _apply(before, done)
+        with _half_filled(last):
+            read(storage, entry, {name: targets[name] for name in last}, advance=advance)
+        _apply(last, done)
     except HoldfastError:
         for one in reversed(done):
             # An object that fails once more while it is put back must not hide why the load failed.
             with contextlib.suppress(Exception):
                 one.undo()
+        raise
+
+
+def _quiet(_: int) -> None:
+    return None
+
+
+def _apply(restores: Mapping[str, Restore], done: list[Restore]) -> None:
+    for one in restores.values():
+        done.append(one)
+        one.apply()
+
+
+@contextlib.contextmanager
+def _half_filled(names: Iterable[str]) -> Iterator[None]:
+    """Says of what was read in place that it cannot be used."""
+    try:
+        yield
+    except (CorruptError, StorageError) as error:
+        error.add_note(f"{', '.join(names)}: partly overwritten by now. Load another checkpoint before you use it.")
         raise
 
 
