@@ -13,6 +13,7 @@ from holdfast import __version__
 from holdfast.cli.ls import ls
 from holdfast.cli.output import PipeClosed, print_error
 from holdfast.cli.pin import pin, unpin
+from holdfast.cli.probe import probe
 from holdfast.cli.prune import prune
 from holdfast.cli.save_now import save_now
 from holdfast.cli.show import show
@@ -80,6 +81,10 @@ app.command(
     "save-now", short_help="Ask a live run for a checkpoint.",
     epilog=_examples("save-now runs/digits", "save-now runs/digits --wait 60"),
 )(save_now)  # fmt: skip
+app.command(
+    short_help="Find out what a storage can do for checkpoints.",
+    epilog=_examples("probe runs/digits", 'probe /scratch /home/me/runs --size "12 GiB" --mtbf "8 hours"'),
+)(probe)
 
 
 def _print_version(wanted: bool) -> None:

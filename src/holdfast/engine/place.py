@@ -69,6 +69,23 @@ def find(path: str | os.PathLike[str]) -> Place:
         return Place(_run_folder(path))
 
 
+def nearest_folder(path: str) -> str:
+    """The folder at ``path``; where there is none yet, the nearest one above, in which a run would make it.
+
+    Raises `NotFoundError` if something else is in the way, `StorageError` if it cannot be looked at, `UsageError` for
+    no path.
+    """
+    if not path or "://" in path:
+        raise UsageError(f"{path!r}: expected the path of a folder.")
+    with _looking_at(path):
+        place = Path(LocalStorage(path).root)
+        while not _is_something(place):
+            place = place.parent
+        if not place.is_dir():
+            raise NotFoundError(f"{place}: {_instead(place, 'a folder')}.")
+        return str(place)
+
+
 def reopen(storage: LocalStorage, name: str) -> Entry:
     """The checkpoint as it is now: manifest and sizes checked afresh.
 
@@ -100,11 +117,19 @@ def _looking_at(path: str | os.PathLike[str]) -> Iterator[None]:
         raise NotFoundError(f"{path}: is not there: it is longer than a path can be.") from error
 
 
-def _instead(root: Path) -> str:
+def _instead(root: Path, expected: str = "a run folder") -> str:
     """What there is where a folder should be."""
     if root.exists():
-        return "is a file, not a run folder"
+        return f"is a file, not {expected}"
     return f"is a link to {os.readlink(root)}, which is not there" if root.is_symlink() else "is not there"
+
+
+def _is_something(place: Path) -> bool:
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _is_checkpoint(place: Path) -> bool:

@@ -102,7 +102,8 @@ def parse_size(value: object) -> int | None:
         return value if value > 0 else None
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     factor = _UNITS.get(match[2].upper()) if match else None
-    return int(float(match[1]) * factor) or None if match and factor else None
+    size = float(match[1]) * factor if match and factor else 0.0
+    return int(size) or None if size < math.inf else None
 
 
 def check_count(kind: str, count: object) -> None:

@@ -69,13 +69,22 @@ class Overhead(SavePolicy):
 
     def _best(self, moment: Moment) -> float:
         """The interval of Young and Daly; 0 where nobody said how often the run fails."""
-        return math.sqrt(2 * moment.costs.training * (self.mean_time_between_failures or 0.0))
+        return young_daly(moment.costs.training, self.mean_time_between_failures or 0.0)
 
     def _cost(self, moment: Moment) -> str:
         costs = moment.costs
         what = "a save" if costs.measured else "a save, not measured yet,"
         slowed = f" and slows it by {duration(costs.slowdown)}" if costs.slowdown else ""
         return f"{what} stops training for {duration(costs.blocking)}{slowed}, which"
+
+
+def young_daly(cost: float, mean_time_between_failures: float) -> float:
+    """The interval that loses the least time where a save takes ``cost`` away from training; all in seconds.
+
+    >>> round(young_daly(0.5, 24 * 3600))
+    294
+    """
+    return math.sqrt(2 * cost * mean_time_between_failures)
 
 
 def _divided(interval: float, moment: Moment) -> float:

@@ -21,7 +21,7 @@ from holdfast.policies.keep_newest import KeepLast, KeepSize, KeepWithin
 from holdfast.policies.overhead import Overhead
 from holdfast.policies.save import AllOf, SavePolicy, any_of, as_policy
 from holdfast.policies.save import Rule as SaveRule
-from holdfast.policies.units import COUNTS, SECONDS, SINGULAR
+from holdfast.policies.units import ABBREVIATED, COUNTS, SECONDS, SINGULAR
 
 SaveOption = SavePolicy | SaveRule | str | Sequence[SavePolicy | SaveRule | str]
 KeepOption = KeepPolicy | KeepRule | str | Sequence[KeepPolicy | KeepRule | str]
@@ -46,11 +46,6 @@ class Form:
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _MODE = r"(?: (?P<mode>min|max))?"
 _STOP = "(?P<stop> and stop)?"
-_ABBREVIATED = {
-    "s": "seconds", "sec": "seconds", "secs": "seconds", "m": "minutes", "min": "minutes", "mins": "minutes",
-    "h": "hours", "hr": "hours", "hrs": "hours", "d": "days",
-}  # fmt: skip
-"""Units as some write them: refused, because m is a million too, with the whole word."""
 _SLOPPY = re.compile(
     r"(?<!\S)(?P<before>every|within|after|leaving|last) ?"
     r"(?P<number>\d{1,3}(?:[,_]\d{3})+|\d{1,15}(?:\.\d+)?(?:e\d)?)(?![\d,.])"
@@ -294,8 +289,8 @@ def _tidy(match: re.Match[str]) -> str:
 
 
 def _meant(word: str) -> str:
-    if word in _PLURAL or word in _ABBREVIATED:
-        return _ABBREVIATED.get(word, word)
+    if word in _PLURAL or word in ABBREVIATED:
+        return ABBREVIATED.get(word, word)  # no phrase has these themselves: m is a million too
     near = difflib.get_close_matches(word, SINGULAR, 1, 0.75)
     return near[0] if near else word
 

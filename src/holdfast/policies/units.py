@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -13,6 +14,12 @@ COUNTS = {"steps": "step", "batches": "batches", "epochs": "epoch", "samples": "
 """Units that are counted, and the field of the progress that counts them."""
 SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 SINGULAR = {unit: "batch" if unit == "batches" else unit.removesuffix("s") for unit in (*COUNTS, *SECONDS)}
+ABBREVIATED = {
+    "s": "seconds", "sec": "seconds", "secs": "seconds", "m": "minutes", "min": "minutes", "mins": "minutes",
+    "h": "hours", "hr": "hours", "hrs": "hours", "d": "days",
+}  # fmt: skip
+"""Units of time as some write them."""
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
 
 def given(policy: Any) -> tuple[str, Any]:
@@ -82,6 +89,21 @@ def percent(fraction: float) -> str:
     '7 %'
     """
     return f"{100 * fraction:.3g} %"
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds of a time above 0; None if it is none.
+
+    >>> parse_duration("24 hours"), parse_duration("1.5h"), parse_duration("soon"), parse_duration("0 s")
+    (86400.0, 5400.0, None, None)
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        return None
+    unit = match[2].lower()
+    seconds = {**SECONDS, **{SINGULAR[one]: length for one, length in SECONDS.items()}}.get(ABBREVIATED.get(unit, unit))
+    value = float(match[1]) * (seconds or 0)
+    return value if 0 < value < math.inf else None
 
 
 def _all_given(policy: Any) -> dict[str, Any]:

@@ -75,13 +75,29 @@ def drop_cached(descriptor: int) -> None:
 
 def free_bytes(path: str) -> int | None:
     """What the file system of ``path`` has left for this user; None where the system does not say."""
+    return _space(path)[0]
+
+
+def total_bytes(path: str) -> int | None:
+    """How large the file system of ``path`` is; None where the system does not say."""
+    return _space(path)[1]
+
+
+def _space(path: str) -> tuple[int, int] | tuple[None, None]:
     if sys.platform == "win32":
-        return None
+        return None, None
     try:
         found = os.statvfs(path)
     except OSError:
-        return None
-    return found.f_bavail * found.f_frsize
+        return None, None
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Has the file system set aside ``size`` bytes for the file. Raises `OSError` where it does not."""
+    if not hasattr(os, "posix_fallocate"):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    os.posix_fallocate(descriptor, 0, size)
 
 
 def read_some(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
