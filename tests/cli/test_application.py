@@ -76,7 +76,7 @@ def test_prints_its_version(holdfast):
 
 
 @pytest.mark.parametrize(("path", "code"), [("x" * 5000, 3), ("a\0b", 2)], ids=["long", "nul"])
-@pytest.mark.parametrize("command", [*COMMANDS, "save-now", "pin", "unpin", "prune"])
+@pytest.mark.parametrize("command", [*COMMANDS, "save-now", "pin", "unpin", "prune", "probe"])
 def test_a_path_that_cannot_be_one_has_the_exit_code_of_its_error(holdfast, command, path, code):
     """Nothing is there, or it is a wrong call; no traceback, and JSON for programs."""
     more = ["--keep", "all"] if command == "prune" else []
@@ -84,7 +84,7 @@ def test_a_path_that_cannot_be_one_has_the_exit_code_of_its_error(holdfast, comm
     assert (done.code, done.json["error"]["kind"]) == (code, {3: "not_found", 2: "usage"}[code])
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "prune", "pin", "unpin", "save-now"])
+@pytest.mark.parametrize("command", [*COMMANDS, "prune", "pin", "unpin", "save-now", "probe"])
 def test_every_command_has_help_with_an_example(holdfast, command):
     """Help says what the command does and shows calls that work, each in a line of its own."""
     done = holdfast(command, "--help", columns=100)

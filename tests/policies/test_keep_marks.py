@@ -163,6 +163,7 @@ def test_everything_may_stay():
     [lambda: KeepEvery(), lambda: KeepEvery(steps=0), lambda: KeepEvery(steps=1.5), lambda: KeepEvery(days=math.nan),
      lambda: KeepEvery(steps=1, days=1), lambda: KeepWithin(), lambda: KeepWithin(hours=-1),
      lambda: KeepWithin(hours=True), lambda: KeepSize(0), lambda: KeepSize("many"), lambda: KeepSize("5 parsecs"),
+     lambda: KeepSize("9" * 400 + " GB"),
      lambda: KeepBest("loss", 0), lambda: KeepLast(2) | 3, lambda: "last 3" | KeepLast(2),
      lambda: KeepLast(1) | KeepAll],
 )  # fmt: skip

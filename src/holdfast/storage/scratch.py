@@ -15,11 +15,12 @@ from holdfast.storage.removal import remove
 _PREFIX = ".holdfast-probe-"
 _is_scratch = re.compile(rf"{re.escape(_PREFIX)}[0-9a-f]{{8}}").fullmatch
 _OWNER = "owner.lock"
+_INSIDE = "inside"
 
 
 @contextlib.contextmanager
 def scratch_folder(parent: str) -> Iterator[str]:
-    """A new folder in ``parent``; it is removed, with all in it, however the body ends.
+    """A new empty folder, in a hidden one in ``parent`` that is removed, with all in it, however the body ends.
 
     Those that killed processes have left there are removed first. One whose process lives is known by its record
     lock, so where there are no locks, all are left alone. Raises `StorageError` if no folder can be made or removed.
@@ -32,7 +33,10 @@ def scratch_folder(parent: str) -> Iterator[str]:
             os.mkdir(folder)
         with contextlib.suppress(OSError):
             owner.acquire()
-        yield folder
+        inside = os.path.join(folder, _INSIDE)
+        with reported("create the folder", inside):
+            os.mkdir(inside)
+        yield inside
     except BaseException:
         with contextlib.suppress(OSError):
             _remove(folder, owner)
@@ -44,6 +48,8 @@ def scratch_folder(parent: str) -> Iterator[str]:
 def _remove(folder: str, owner: RecordLock) -> None:
     # An open file would stay behind on NFS, and the folder with it.
     owner.release()
+    # The lock goes last: killed before that, this one is known to the next as abandoned.
+    remove(os.path.join(folder, _INSIDE))
     remove(folder)
 
 
