@@ -159,6 +159,18 @@ def test_a_folder_that_cannot_be_renamed(tmp_path: Path, said: Callable[[], tupl
     assert "✗ rename Function not implemented: no checkpoint can be committed" in words
 
 
+def test_a_folder_that_cannot_be_renamed_even_to_a_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a taken name is refused, as it should be, does not hide it."""
+
+    def rename(source: str, target: str) -> None:
+        number = errno.ENOTEMPTY if Path(target).exists() else errno.ENOSYS
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "rename", rename)
+    trial = probed(tmp_path).capabilities.rename
+    assert (trial.works, trial.because) == (False, os.strerror(errno.ENOSYS))
+
+
 def test_a_rename_that_replaces_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], tuple[int, str]]
 ) -> None:

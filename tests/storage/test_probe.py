@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,22 @@ def test_a_slow_disk_is_measured_by_less(tmp_path: Path) -> None:
     assert 0 < found.write.size < SAMPLE
     assert 0 < found.read.size <= found.write.size
     assert found.sync.times == 3
+
+
+def test_a_disk_that_reads_slowly_is_measured_by_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it writes at once."""
+    seconds = 0.0
+    original = speed.read_medium
+
+    def read(path: str, size: int, block_size: int) -> Iterator[memoryview]:
+        nonlocal seconds
+        for block in original(path, size, block_size):
+            seconds += 2.0
+            yield block
+
+    monkeypatch.setattr(speed, "read_medium", read)
+    found = measure(str(tmp_path), SAMPLE, BLOCK, lambda: seconds)
+    assert (found.write.size, found.read.size) == (SAMPLE, 3 * BLOCK)
 
 
 def test_a_slow_fsync_is_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: list[int]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,27 @@ def test_one_that_cannot_be_removed_is_an_error(tmp_path: Path) -> None:
         pass
     with failing_call("rmdir"), pytest.raises(ValueError, match="body"), scratch_folder(str(tmp_path)):
         raise ValueError("body")
+
+
+def test_the_lock_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in between, what takes room is still known as abandoned, whatever order the system lists files in."""
+    removed: list[str] = []
+    unlink, scandir = os.unlink, os.scandir
+
+    def note(path: str) -> None:
+        removed.append(Path(path).name)
+        unlink(path)
+
+    @contextlib.contextmanager
+    def lock_first(path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            yield iter(sorted(entries, key=lambda one: one.name, reverse=True))
+
+    with scratch_folder(str(tmp_path)) as folder:
+        fill(folder)
+        monkeypatch.setattr(os, "unlink", note)
+        monkeypatch.setattr(os, "scandir", lock_first)
+    assert removed == ["file", "owner.lock"]
 
 
 def test_a_removal_that_was_cut_short_is_finished_by_the_next(tmp_path: Path) -> None:

@@ -61,20 +61,20 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 def estimate(size: int, rates: Rates, mean_time_between_failures: float) -> Estimate:
     """For a state of ``size`` bytes in the memory of the host.
 
-    The digests are made while the bytes are written. A load reads each file twice: first all of it from the medium, to
-    verify it, then from the page cache into place.
+    The digests are made while the bytes are written. A load verifies them on their way into place, in one pass; a
+    resume passes over them again, in the page cache.
 
     >>> rates = Rates(copy=8e9, digest=4e9, write=1e9, read=2e9, sync=0.01, rename=0.01)
     >>> found = estimate(2 * 10**9, rates, 24 * 3600)
     >>> found.stall, round(found.durable, 2), found.load, found.phrase
-    (0.25, 2.31, 1.25, 'every 3 minutes | on signal | on error')
+    (0.25, 2.31, 1.0, 'every 3 minutes | on signal | on error')
     """
     stall = size / rates.copy
     persist = size / min(rates.write, rates.digest) + SYNCS * rates.sync + rates.rename
     best = young_daly(stall, mean_time_between_failures)
     interval, words = _round(best, persist)
     return Estimate(
-        stall=stall, durable=stall + persist, load=size / rates.read + size / rates.copy, best=best,
+        stall=stall, durable=stall + persist, load=size / rates.read, best=best,
         bounded=_bounded(stall, persist), interval=interval, phrase=f"{words} | {_OTHERS}",
     )  # fmt: skip
 
