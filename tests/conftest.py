@@ -1,6 +1,9 @@
 """A run folder made once by a real run, a look at a folder that would show any change in it, faults for writers."""
 
+import errno
+import fcntl
 import json
+import os
 import shutil
 
 import pytest
@@ -43,6 +46,19 @@ def _picture(folder):
         content = path.read_bytes() if path.is_file() else None
         found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, status.st_ctime_ns, content)
     return found
+
+
+@pytest.fixture
+def flag_refused(monkeypatch):
+    """A file system on which no open file can have O_DIRECT."""
+    original = fcntl.fcntl
+
+    def refuse(descriptor, command, argument=0):
+        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return original(descriptor, command, argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
 
 
 @pytest.fixture

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 Json = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict of these."""
+Advance = Callable[[int], object]
+"""Told the number of bytes done, for a progress bar."""
+Progressing = Callable[[str, int], Advance]
+"""Given a label and how many bytes there are, what to tell of bytes done."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

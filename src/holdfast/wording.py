@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
+DAMAGED = "Use another checkpoint, or restore the file from a copy."
+"""What to do about a file of a checkpoint that is not as it was committed."""
+
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 

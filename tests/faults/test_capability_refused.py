@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,18 +37,9 @@ def said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[], tup
     return run
 
 
-def test_o_direct_refused_goes_through_the_page_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], tuple[int, str]]
-) -> None:
+@pytest.mark.usefixtures("flag_refused")
+def test_o_direct_refused_goes_through_the_page_cache(tmp_path: Path, said: Callable[[], tuple[int, str]]) -> None:
     """It is measured so, and no reason not to save there."""
-    original = fcntl.fcntl
-
-    def refuse(descriptor: int, command: int, argument: int = 0) -> Any:
-        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return original(descriptor, command, argument)
-
-    monkeypatch.setattr(fcntl, "fcntl", refuse)
     found = probed(tmp_path)
     assert not found.capabilities.direct.works
     assert found.speed is not None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
-import os
 from pathlib import Path
 
 import pytest
@@ -39,18 +37,9 @@ def test_a_write_refused_with_einval_is_buffered(tmp_path: Path, memory: memoryv
     assert (tmp_path / NAME / "x").read_bytes() == memory[:SIZE]
 
 
-def test_a_file_that_cannot_be_direct_is_buffered(
-    tmp_path: Path, memory: memoryview, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("flag_refused")
+def test_a_file_that_cannot_be_direct_is_buffered(tmp_path: Path, memory: memoryview) -> None:
     """A file system without O_DIRECT is used all the same."""
-    original = fcntl.fcntl
-
-    def refuse(descriptor: int, command: int, argument: int = 0) -> int:
-        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return original(descriptor, command, argument)
-
-    monkeypatch.setattr(fcntl, "fcntl", refuse)
     save(LocalStorage(tmp_path), memory)
     assert (tmp_path / NAME / "x").read_bytes() == memory[:SIZE]
 

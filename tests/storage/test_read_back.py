@@ -48,19 +48,6 @@ def trace(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def flag_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system on which no open file can have O_DIRECT."""
-    original = fcntl.fcntl
-
-    def refuse(descriptor: int, command: int, argument: int = 0) -> int:
-        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return original(descriptor, command, argument)
-
-    monkeypatch.setattr(fcntl, "fcntl", refuse)
-
-
-@pytest.fixture
 def read_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that takes the flag, and then refuses every direct read."""
     original = os.preadv

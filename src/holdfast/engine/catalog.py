@@ -10,6 +10,7 @@ from holdfast.format.names import CheckpointName
 from holdfast.storage.base import Storage
 from holdfast.storage.paths import MANIFEST_FILE
 from holdfast.types import FileRecord
+from holdfast.wording import DAMAGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +115,9 @@ def _check_sizes(name: str, files: dict[str, int], manifest: Manifest) -> None:
     for file, record in shard_files(manifest).items():
         size = files.get(file)
         if size is None:
-            raise CorruptError(f"{name}/{file}: is missing. Use another checkpoint, or restore the file from a copy.")
+            raise CorruptError(f"{name}/{file}: is missing. {DAMAGED}")
         if size != record.size:
-            raise CorruptError(
-                f"{name}/{file}: has {size:,} bytes where {record.size:,} were committed. "
-                "Use another checkpoint, or restore the file from a copy."
-            )
+            raise CorruptError(f"{name}/{file}: has {size:,} bytes where {record.size:,} were committed. {DAMAGED}")
 
 
 def named(storage: Storage, name: str) -> Entry:

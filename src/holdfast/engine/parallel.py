@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-Advance = Callable[[int], object]
-"""Told the number of bytes done, for a progress bar."""
+from holdfast.types import Advance
+
 Job = Callable[[], int]
 """Does something and returns how many bytes that was."""
 
@@ -26,25 +25,22 @@ def run_jobs(jobs: Sequence[Job], advance: Advance) -> None:
         for job in jobs:
             advance(job())
         return
-    with ThreadPoolExecutor(threads(), thread_name_prefix="holdfast-read") as pool:
+    with ThreadPoolExecutor(_threads(), thread_name_prefix="holdfast-read") as pool:
         for window in _windows(jobs):
             for done in pool.map(_call, window):
                 advance(done)
 
 
-def threads() -> int:
+def _threads() -> int:
     """One for each core that this process may use: with more, they take each other's caches."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _MOST_THREADS))
 
 
 def scratch(length: int) -> memoryview:
-    """Memory of this thread, to be used until it asks again: fresh pages for each block would cost more than reading.
-
-    It begins on a page.
-    """
+    """Memory of this thread, until it asks again: fresh pages for each block would cost more than the reading."""
     if len(getattr(_own, "memory", b"")) < length:
-        _own.memory = mmap.mmap(-1, max(length, mmap.PAGESIZE))
+        _own.memory = bytearray(length)
     return memoryview(_own.memory)[:length]
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from holdfast.engine.catalog import Entry, shard_files
 from holdfast.engine.leaves import Target
-from holdfast.engine.parallel import Advance, Job, run_jobs, scratch
+from holdfast.engine.parallel import Job, run_jobs, scratch
 from holdfast.format.digests import block_span, check_block
 from holdfast.format.dtypes import nbytes
 from holdfast.storage.base import Storage
-from holdfast.types import Chunk, FileRecord, ItemRecord, TensorRecord, TensorSpec
+from holdfast.types import Advance, Chunk, FileRecord, ItemRecord, TensorRecord, TensorSpec
 
 Targets = Mapping[str, Mapping[str, Target]]
 """Destinations by item and tensor name."""
@@ -63,8 +63,7 @@ def bytes_of(entry: Entry, targets: Targets) -> int:
     for item, leaves in targets.items():
         for name in leaves:
             for chunk in _resolve(entry.manifest.items, item, name).chunks:
-                size = records[chunk.file].block_size
-                blocks.update((chunk.file, index) for index in range(chunk.begin // size, -(-chunk.end // size)))
+                blocks.update((chunk.file, index) for index in _blocks(records[chunk.file], chunk))
     spans = (block_span(records[file], index) for file, index in blocks)
     return sum(end - begin for begin, end in spans)
 
@@ -121,9 +120,16 @@ def _by_block(record: FileRecord, segments: list[Segment]) -> Iterator[tuple[int
     segments = sorted(segments, key=lambda one: one.begin)
     blocks: dict[int, list[Segment]] = {}
     for segment in segments:
-        for index in range(segment.begin // record.block_size, -(-segment.end // record.block_size)):
+        for index in _blocks(record, segment):
             blocks.setdefault(index, []).append(_within(segment, *block_span(record, index)))
     yield from blocks.items()
+
+
+def _blocks(record: FileRecord, part: Segment | Chunk) -> range:
+    """The numbers of the blocks that hold something of ``part``."""
+    if part.begin == part.end:
+        return range(0)
+    return range(part.begin // record.block_size, -(-part.end // record.block_size))
 
 
 def _within(segment: Segment, begin: int, end: int) -> Segment:

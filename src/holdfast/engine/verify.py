@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from holdfast.engine.catalog import Entry, shard_files
-from holdfast.engine.parallel import Advance, Job, run_jobs, scratch
+from holdfast.engine.parallel import Job, run_jobs, scratch
 from holdfast.errors import CorruptError
 from holdfast.format.digests import FileDigest, block_span, check_block, check_tampering
 from holdfast.format.dtypes import stored_as
 from holdfast.format.safetensors import PREFIX_SIZE, StoredTensor, header_size, parse_header
 from holdfast.storage.base import Storage
-from holdfast.types import FileRecord
+from holdfast.types import Advance, FileRecord
+from holdfast.wording import DAMAGED
 
 
 def verify(storage: Storage, entry: Entry, *, tampering: bool = False, advance: Advance = lambda _: None) -> None:
@@ -37,25 +38,24 @@ def bytes_to_read(entry: Entry) -> int:
 
 
 def _block_job(storage: Storage, path: str, record: FileRecord, index: int) -> Job:
-    def job() -> int:
-        begin, end = block_span(record, index)
-        block = scratch(end - begin)
-        storage.read_into(path, begin, [block])
-        check_block(record, index, [block], where=path)
-        return end - begin
+    return lambda: len(_checked_block(storage, path, record, index))
 
-    return job
+
+def _checked_block(storage: Storage, path: str, record: FileRecord, index: int) -> memoryview:
+    """The block, valid until this thread reads the next. Raises `CorruptError` if it is not the one committed."""
+    begin, end = block_span(record, index)
+    block = scratch(end - begin)
+    storage.read_into(path, begin, [block])
+    check_block(record, index, [block], where=path)
+    return block
 
 
 def _check_whole(storage: Storage, path: str, record: FileRecord, advance: Advance) -> None:
     digest = FileDigest(record.block_size)
     for index in range(len(record.blocks)):
-        begin, end = block_span(record, index)
-        block = scratch(end - begin)
-        storage.read_into(path, begin, [block])
-        check_block(record, index, [block], where=path)
+        block = _checked_block(storage, path, record, index)
         digest.update(block)
-        advance(end - begin)
+        advance(len(block))
     check_tampering(record, digest.record(record.size), where=path)
 
 
@@ -65,7 +65,7 @@ def _check_header(storage: Storage, path: str, record: FileRecord, expected: Map
     found = parse_header(_read(storage, path, length), record.size)
     for name, wanted in expected.items():
         if found.get(name) != wanted:
-            raise CorruptError(f"{path}: its header says {found.get(name)} of {name!r}, not {wanted}.")
+            raise CorruptError(f"{path}: its header says {found.get(name)} of {name!r}, not {wanted}. {DAMAGED}")
 
 
 def _read(storage: Storage, path: str, length: int) -> bytes:

@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from holdfast.errors import CorruptError
 from holdfast.types import FileRecord, ItemRecord
+from holdfast.wording import DAMAGED
 
 BLOCK_SIZE = 4 << 20
 """Bytes per block of the files that holdfast writes."""
@@ -84,7 +85,7 @@ def check_block(record: FileRecord, index: int, pieces: Iterable[Buffer], *, whe
         digest.update(piece)
     if digest.hexdigest() != record.blocks[index]:
         begin, end = block_span(record, index)
-        raise CorruptError(f"{where}: bytes {begin:,} to {end:,} are not the ones that were committed. {_INSTEAD}")
+        raise CorruptError(f"{where}: bytes {begin:,} to {end:,} are not the ones that were committed. {DAMAGED}")
 
 
 def check_tampering(record: FileRecord, found: FileRecord, *, where: str) -> None:
@@ -92,11 +93,8 @@ def check_tampering(record: FileRecord, found: FileRecord, *, where: str) -> Non
     if found.digest != record.digest:
         raise CorruptError(
             f"{where}: its cryptographic digest differs although its checksums match: it was altered on purpose. "
-            f"{_INSTEAD}"
+            f"{DAMAGED}"
         )
-
-
-_INSTEAD = "Use another checkpoint, or restore the file from a copy."
 
 
 def content_hash(items: Mapping[str, ItemRecord], files: Mapping[str, FileRecord]) -> str:

@@ -20,8 +20,9 @@ from holdfast.run.items import Items
 from holdfast.run.resumption import read_values
 from holdfast.run.voice import Voice
 from holdfast.state.item import Restore
-from holdfast.state.loading import INTERNAL, Progressing, fit, load
+from holdfast.state.loading import INTERNAL, fit, load
 from holdfast.storage.local import LocalStorage
+from holdfast.types import Progressing
 
 
 @dataclass(slots=True)

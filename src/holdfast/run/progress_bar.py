@@ -6,10 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 
+from holdfast.types import Advance, Progressing
+
 _PATIENCE_SECONDS = 1.0
 
 
-def progressing(label: str, total: int) -> Callable[[int], object]:
+def progressing(label: str, total: int) -> Advance:
     """A function to tell of work done, out of ``total``. It shows a bar on a terminal once a second has passed.
 
     >>> advance = progressing("reading", 10)
@@ -30,9 +32,9 @@ def progressing(label: str, total: int) -> Callable[[int], object]:
     return advance
 
 
-def ticker(progressing: Callable[[str, int], Callable[[int], object]], label: str) -> Callable[[int, int], None]:
+def ticker(progressing: Progressing, label: str) -> Callable[[int, int], None]:
     """A progress bar over batches that are replayed; told of each with how many there are done and in all."""
-    advance: list[Callable[[int], object]] = []
+    advance: list[Advance] = []
 
     def tick(done: int, total: int) -> None:
         if not advance:

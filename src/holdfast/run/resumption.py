@@ -13,12 +13,12 @@ from holdfast.run.items import Items
 from holdfast.run.position import Mode, Position, Stored
 from holdfast.run.voice import Voice
 from holdfast.state.item import Restore
-from holdfast.state.loading import Progressing, load, read_value
+from holdfast.state.loading import load, read_value
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import CursorState
 from holdfast.state.torch.gradients import Gradients
 from holdfast.storage.base import Storage
-from holdfast.types import Json, Progress
+from holdfast.types import Json, Progress, Progressing
 
 
 @dataclass(slots=True)

@@ -15,8 +15,8 @@ from holdfast.errors import CorruptError, NotFoundError, StorageError
 from holdfast.format.names import CheckpointName
 from holdfast.hints import did_you_mean
 from holdfast.run.voice import Voice
-from holdfast.state.loading import Progressing
 from holdfast.storage.local import LocalStorage
+from holdfast.types import Progressing
 
 
 @dataclass(frozen=True, slots=True)

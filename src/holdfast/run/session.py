@@ -21,10 +21,9 @@ from holdfast.run.snapshots import Snapshots
 from holdfast.run.stops import DEADLINE, Stop, Stops
 from holdfast.run.tally import Tally
 from holdfast.run.voice import Voice
-from holdfast.state.loading import Progressing
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor, CursorState
-from holdfast.types import Progress
+from holdfast.types import Progress, Progressing
 
 
 class Session:

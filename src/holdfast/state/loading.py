@@ -1,10 +1,10 @@
-"""Items out of a checkpoint and drafts of items into one: what fits is found first, then all is loaded or nothing."""
+"""Items out of a checkpoint and drafts of items into one: what fits is found first, before anything is changed."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from holdfast.engine.catalog import Entry
@@ -15,9 +15,7 @@ from holdfast.state.item import Captured, Item, Restore, resolved
 from holdfast.state.leaf import LeafRestore
 from holdfast.state.tree import capture_tree, restore_tree
 from holdfast.storage.base import Storage
-
-Progressing = Callable[[str, int], Callable[[int], object]]
-"""(label, total bytes) to a function that is told of bytes done."""
+from holdfast.types import Progressing
 
 INTERNAL = ("data", "gradients", "rng", "values")
 """Items that a run itself adds."""
@@ -40,7 +38,7 @@ def fit(
 
 
 def load(
-    storage: Storage, entry: Entry, restores: Mapping[str, Restore], progressing: Progressing = lambda *_: _quiet
+    storage: Storage, entry: Entry, restores: Mapping[str, Restore], progressing: Progressing | None = None
 ) -> None:
     """Reads the bytes into place and applies the restores; if one is refused, takes back those before it.
 
@@ -48,7 +46,7 @@ def load(
     is found only then leaves those objects half filled, and the error says so.
     """
     targets = {name: one.targets for name, one in restores.items()}
-    advance = progressing(f"loading {entry.name}", bytes_of(entry, targets))
+    advance = _quiet if progressing is None else progressing(f"loading {entry.name}", bytes_of(entry, targets))
     before = {name: one for name, one in restores.items() if not _in_place(one)}
     last = {name: one for name, one in restores.items() if _in_place(one)}
     done: list[Restore] = []

@@ -12,7 +12,8 @@ from holdfast.storage import platform
 from holdfast.storage.capabilities import Capabilities, try_out
 from holdfast.storage.mounts import Mount, mount_of
 from holdfast.storage.scratch import scratch_folder
-from holdfast.storage.speed import Advance, Clock, Speed, measure
+from holdfast.storage.speed import Clock, Speed, measure
+from holdfast.types import Advance
 from holdfast.wording import size as words
 
 _SHARE = 4

@@ -14,10 +14,9 @@ from holdfast.storage import platform
 from holdfast.storage.direct import FileWriter, write_file
 from holdfast.storage.failures import reported
 from holdfast.storage.medium import read_medium
+from holdfast.types import Advance
 
 Clock = Callable[[], float]
-Advance = Callable[[int], object]
-"""Told the number of bytes done, for a progress bar."""
 
 _LONGEST = 5.0
 """Seconds of writing, and of reading, after which as much as was done has to do."""
