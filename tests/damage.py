@@ -117,9 +117,22 @@ def rewrite(checkpoint, **changes):
 def tamper(checkpoint):
     """A flipped bit whose fast digest was put right, as somebody would who means it."""
     shard_has_a_flipped_bit(checkpoint)
+    digest_again(checkpoint, "blocks")
+
+
+def rename_in_header(checkpoint, old, new):
+    """Another name, of the same length, for a tensor in the shard's own header, and digests that fit."""
+    data = (checkpoint / SHARD).read_bytes()
+    (checkpoint / SHARD).write_bytes(data.replace(old, new, 1))
+    digest_again(checkpoint, "blocks", "digest")
+
+
+def digest_again(checkpoint, *fields):
+    """Puts these fields of the shard's record right."""
     parts = document(checkpoint)["parts"]
     record = parts[0]["files"][SHARD]
     digest = FileDigest(record["block_size"])
     digest.update((checkpoint / SHARD).read_bytes())
-    record["blocks"] = list(digest.record(record["size"]).blocks)
+    for field in fields:
+        record[field] = getattr(digest.record(record["size"]), field)
     rewrite(checkpoint, parts=parts)

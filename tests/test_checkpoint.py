@@ -241,6 +241,15 @@ def test_tampering_is_found_when_asked_for(run_folder, newest):
         found.verify(tampering=True)
 
 
+def test_a_header_that_contradicts_the_manifest_is_found(run_folder, newest):
+    """Whoever opens the shard by itself would find another tensor; the error says what to do."""
+    damage.rename_in_header(newest, b'"embedding.weight"', b'"embedding.height"')
+    with pytest.raises(
+        CorruptError, match=r"its header says None of 'embedding\.weight', not .* Use another checkpoint"
+    ):
+        latest(run_folder).verify()
+
+
 @pytest.mark.parametrize(("harm", "kind"), SEEN_AT_ONCE, **by_name)
 def test_damage_after_opening_is_found(run_folder, newest, harm, kind):
     """Verifying and loading look at the disk again, whatever it held when the checkpoint was opened."""
