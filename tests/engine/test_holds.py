@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -168,7 +168,7 @@ def test_a_deletion_that_fails_is_raised_and_gives_the_turn_back(
         raise StorageError(errno.EIO, "the device is broken")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStorage, "delete", fail)
+        patch.setattr(LocalStorage, "set_aside", fail)
         with pytest.raises(StorageError, match="the device is broken"):
             delete_unless_held(storage, FIRST)
     assert delete_unless_held(storage, FIRST) is None
@@ -220,14 +220,15 @@ def test_threads_take_turns(storage: LocalStorage, monkeypatch: pytest.MonkeyPat
         time.sleep(0.01)
         return try_lock(descriptor)
 
-    def delete(storage: LocalStorage, name: str) -> None:
+    def set_aside(storage: LocalStorage, name: str) -> Callable[[], None]:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
         time.sleep(0.01)
         inside[0] -= 1
+        return lambda: None
 
     monkeypatch.setattr(platform, "try_lock", slow)
-    monkeypatch.setattr(LocalStorage, "delete", delete)
+    monkeypatch.setattr(LocalStorage, "set_aside", set_aside)
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: delete_unless_held(storage, FIRST), range(8))) == {None}
     assert most == [1]
@@ -240,11 +241,12 @@ def test_a_thread_that_stays_in_its_turn_is_not_waited_for_for_ever(
     """A deletion that hangs in one thread keeps the others from deleting, not from going on."""
     hangs, goes_on = threading.Event(), threading.Event()
 
-    def hang(storage: LocalStorage, name: str) -> None:
+    def hang(storage: LocalStorage, name: str) -> Callable[[], None]:
         hangs.set()
         assert goes_on.wait(30)
+        return lambda: None
 
-    monkeypatch.setattr(LocalStorage, "delete", hang)
+    monkeypatch.setattr(LocalStorage, "set_aside", hang)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(delete_unless_held, storage, FIRST)
         assert hangs.wait(30)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequest
-from holdfast.engine.persist import Shards, persist
+from holdfast.engine.persist import Removals, Shards, persist
 from holdfast.engine.plan import align
 from holdfast.format.manifest import Manifest
 from holdfast.storage.local import LocalStorage
+from holdfast.storage.paths import is_debris
 from holdfast.testing.faults import Fail, Fault, FaultyStorage, FlipBit, ShortWrite
 
 SIZE = 10_000
@@ -31,7 +32,7 @@ def saved(folder: Path, *faults: Fault, read_back: bool = True, label: str = "")
     image = bytes(i % 251 for i in range(SIZE)) + bytes(align(SIZE) - SIZE)
     shards = Shards([ShardRequest(FILE, 0, SIZE, align(SIZE))], memoryview(image))
     storage: Any = FaultyStorage(LocalStorage(folder), *faults)
-    return persist(storage, commit, shards)
+    return persist(storage, commit, shards, [])
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,22 @@ def test_a_checkpoint_with_a_hash_in_its_name_is_found_by_who_is_asked_for_it_ag
     assert isinstance(first, Committed)
     assert isinstance(again, Committed)
     assert (again.name, again.digest) == (first.name, first.digest)
+
+
+def test_what_may_go_is_gone_before_the_answer_and_its_space_after(folder: Path) -> None:
+    """Nobody who waits for the checkpoint waits for the removal of another one's bytes too."""
+    storage = LocalStorage(folder)
+    old = "step-00000001.a0001.n0001"
+    storage.begin(old, "old").commit(b"{}")
+    manifest = Manifest(run="7f3a", attempt=1, ordinal=2, try_id="t", created="2026-11-25T00:00:00Z")
+    commit = CommitRequest(folder=str(folder), files=(), manifest=manifest, delete=(old,))
+    removals: Removals = []
+    outcome = persist(storage, commit, Shards((), memoryview(b"")), removals)
+    assert isinstance(outcome, Committed)
+    assert outcome.deleted == (old,)
+    names = storage.list()
+    assert old not in names
+    assert [name for name in names if is_debris(name)], "its bytes are still there"
+    for remove in removals:
+        remove()
+    assert not any(map(is_debris, storage.list()))

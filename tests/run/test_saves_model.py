@@ -84,7 +84,7 @@ class Engine:
             if commit.folder in failing:
                 self.outcomes.append(refused(commit, "no space left"))
                 continue
-            outcome = persist(LocalStorage(commit.folder), commit, Shards((), memoryview(b"")))
+            outcome = persist(LocalStorage(commit.folder), commit, Shards((), memoryview(b"")), [])
             assert isinstance(outcome, Committed), outcome
             self.outcomes.append(outcome)
             done.append(commit.folder)

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.engine import turns
 from holdfast.engine.pins import pinned
@@ -62,6 +62,17 @@ def delete_unless_held(storage: LocalStorage, name: str, *, missing_ok: bool = T
     Raises `StorageError` if the deletion fails, or a lock cannot be opened, and `NotFoundError` for one that is not
     there any more, unless ``missing_ok``.
     """
+    found = set_aside_unless_held(storage, name, missing_ok=missing_ok)
+    if isinstance(found, str):
+        return found
+    found()
+    return None
+
+
+def set_aside_unless_held(
+    storage: LocalStorage, name: str, *, missing_ok: bool = True
+) -> str | Callable[[], None]:  # fmt: skip
+    """Like `delete_unless_held`, but what takes time with the size is left to the call that it returns."""
     # Not skipped where no reader has ever been: the first one may just have seen that the checkpoint is there.
     with turn(storage, turns.DELETER_WAIT_SECONDS) as obstacle:
         if obstacle:
@@ -76,8 +87,7 @@ def delete_unless_held(storage: LocalStorage, name: str, *, missing_ok: bool = T
             return f"{name} was not deleted: it is pinned"
         if not missing_ok and not os.path.lexists(os.path.join(storage.root, name)):
             raise NotFoundError(f"{storage.url}: the checkpoint {name} is not there any more.")
-        storage.delete(name)
-        return None
+        return storage.set_aside(name)
 
 
 def held(storage: LocalStorage) -> dict[str, str]:

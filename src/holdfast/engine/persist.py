@@ -1,16 +1,16 @@
-"""From the arena to a committed checkpoint: hash, write, fsync, commit, then delete what may go."""
+"""From the arena to a committed checkpoint: hash, write, fsync, commit, then set aside what may go."""
 
 from __future__ import annotations
 
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
-from holdfast.engine.holds import delete_unless_held
+from holdfast.engine.holds import set_aside_unless_held
 from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequest
 from holdfast.errors import AlreadyExistsError, HoldfastError, StorageError
 from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_digest, content_hash
@@ -21,9 +21,15 @@ from holdfast.storage.local import LocalStorage
 from holdfast.storage.paths import MANIFEST_FILE
 from holdfast.types import FileRecord, Part
 
+Removals = list[Callable[[], None]]
+"""What is left of a deletion once its checkpoint is out of the way: giving back the space, which takes its time."""
 
-def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards) -> Committed | Failed:
+
+def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals) -> Committed | Failed:
     """Makes the checkpoint ``commit``, whole or not at all; never raises for what a storage can do wrong.
+
+    What may go for it is out of the way then; giving back its space is added to ``removals``, so that nobody who waits
+    for this checkpoint waits for that too.
 
     A device that reports an I/O error may have dropped the dirty pages, and a second fsync of the same
     file would then succeed without them: the bytes are written once more to a fresh try, and only once.
@@ -38,14 +44,14 @@ def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards) -> Com
             if lost is not None:
                 # Ours, and visible, but its folder's fsync failed: a second one would succeed without saying anything.
                 return _timed(refused(commit, str(lost), notes), started)
-            return _timed(_committed_before(storage, commit, error, notes), started)
+            return _timed(_committed_before(storage, commit, error, notes, removals), started)
         except HoldfastError as error:
             if not last and isinstance(error, StorageError) and error.errno == errno.EIO:
                 lost = error
                 notes.append(f"{error} Writing it once more to fresh files.")
                 continue
             return _timed(refused(commit, str(error), notes), started)
-        return _timed(_committed(storage, commit, manifest, size, notes), started)
+        return _timed(_committed(storage, commit, manifest, size, notes, removals), started)
     raise AssertionError("the loop returns in its second round")
 
 
@@ -55,10 +61,10 @@ def _timed(outcome: Committed | Failed, started: float) -> Committed | Failed:
 
 
 def _committed(
-    storage: LocalStorage, commit: CommitRequest, manifest: Manifest, size: int, notes: list[str]
+    storage: LocalStorage, commit: CommitRequest, manifest: Manifest, size: int, notes: list[str], removals: Removals
 ) -> Committed:
     """Only now may others go for it."""
-    deleted = _delete(storage, commit.delete, notes)
+    deleted = _set_aside(storage, commit.delete, notes, removals)
     return Committed(
         ordinal=manifest.ordinal, folder=commit.folder, name=str(manifest.name), digest=manifest.digest, size=size,
         deleted=deleted, notes=tuple(notes),
@@ -156,7 +162,7 @@ def _spoilt(file: str, what: str) -> StorageError:
 
 
 def _committed_before(
-    storage: LocalStorage, commit: CommitRequest, error: AlreadyExistsError, notes: list[str]
+    storage: LocalStorage, commit: CommitRequest, error: AlreadyExistsError, notes: list[str], removals: Removals
 ) -> Committed | Failed:
     """A writer that died between its commit and its reply leaves the checkpoint that its successor is asked for."""
     wanted = commit.manifest
@@ -171,7 +177,7 @@ def _committed_before(
     if (found.run, found.attempt, found.ordinal) != (wanted.run, wanted.attempt, wanted.ordinal):
         return refused(commit, str(error), notes)
     size = len(data) + sum(record.size for part in found.parts for record in part.files.values())
-    return _committed(storage, commit, found, size, notes)
+    return _committed(storage, commit, found, size, notes, removals)
 
 
 def _name_of(storage: Storage, wanted: Manifest) -> str:
@@ -181,16 +187,19 @@ def _name_of(storage: Storage, wanted: Manifest) -> str:
     return next(same, str(wanted.name))
 
 
-def _delete(storage: LocalStorage, names: tuple[str, ...], notes: list[str]) -> tuple[str, ...]:
-    """Those that could be deleted; one that a reader holds goes after a later save."""
-    deleted: list[str] = []
+def _set_aside(
+    storage: LocalStorage, names: tuple[str, ...], notes: list[str], removals: Removals
+) -> tuple[str, ...]:  # fmt: skip
+    """Those that could be set aside; one that a reader holds goes after a later save."""
+    gone: list[str] = []
     for name in names:
         try:
-            obstacle = delete_unless_held(storage, name)
+            found = set_aside_unless_held(storage, name)
         except StorageError as error:
-            obstacle = f"could not delete {name}: {error}"
-        if obstacle is None:
-            deleted.append(name)
+            found = f"could not delete {name}: {error}"
+        if isinstance(found, str):
+            notes.append(found)
         else:
-            notes.append(obstacle)
-    return tuple(deleted)
+            gone.append(name)
+            removals.append(found)
+    return tuple(gone)

@@ -16,14 +16,11 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 
 import msgspec
 
 from holdfast.engine.identity import read_identity
 from holdfast.engine.messages import (
-    Committed,
-    Failed,
     Persist,
     Ready,
     SaveRequest,
@@ -35,8 +32,8 @@ from holdfast.engine.messages import (
     send,
     shortened,
 )
-from holdfast.engine.persist import Shards, persist, refused
-from holdfast.errors import HoldfastError, NotFoundError
+from holdfast.engine.persist import Removals, Shards, persist, refused
+from holdfast.errors import HoldfastError, NotFoundError, StorageError
 from holdfast.format.names import is_debris
 from holdfast.storage.local import LocalStorage
 from holdfast.storage.locks import RecordLock
@@ -76,8 +73,7 @@ class Writer:
             if isinstance(message, UseArena):
                 self._map(descriptors[0], message.size)
             elif isinstance(message, Persist):
-                for outcome in self._persist(message):
-                    self._answer(shortened(outcome))
+                self._persist(message)
             else:
                 return
 
@@ -101,7 +97,7 @@ class Writer:
         self._arena = mmap.mmap(descriptor, size)
         os.close(descriptor)
 
-    def _persist(self, message: Persist) -> Iterator[Committed | Failed]:
+    def _persist(self, message: Persist) -> None:
         """One checkpoint after the other, each with its own outcome: a full disk is no obstacle to another one."""
         assert self._arena is not None, "an arena is sent before the first request"
         with memoryview(self._arena) as arena:
@@ -109,8 +105,11 @@ class Writer:
             shards = Shards(request.shards, arena)
             for commit in request.commits:
                 storage = LocalStorage(commit.folder)
+                removals: Removals = []
                 obstacle = _obstacle(storage, commit.manifest.run)
-                yield persist(storage, commit, shards) if obstacle is None else refused(commit, obstacle)
+                outcome = refused(commit, obstacle) if obstacle else persist(storage, commit, shards, removals)
+                self._answer(shortened(outcome))
+                _give_back(removals)
 
     def _answer(self, message: ToTrainer) -> None:
         """A trainer that is gone hears nothing; its checkpoint counts all the same."""
@@ -131,6 +130,15 @@ def _obstacle(storage: LocalStorage, run: str) -> str | None:
         return None
     what = "holds another run now" if found else "is gone"
     return f"{storage.url} {what}: nothing of this run can be saved there. Put it back, or end this training."
+
+
+def _give_back(removals: Removals) -> None:
+    """The space of what is deleted. What cannot be removed is debris, which the next attempt tries again."""
+    for remove in removals:
+        try:
+            remove()
+        except StorageError as error:
+            _log(str(error))
 
 
 def _take_lock(path: str, trainer: Trainer) -> RecordLock:

@@ -14,6 +14,7 @@ from holdfast.policies.written import written
 from holdfast.run.saver import Saver
 from holdfast.run.schedule import Schedule
 from holdfast.storage.local import LocalStorage
+from holdfast.storage.paths import is_debris
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +57,12 @@ class Target:
         free = self.storage.free()
         if not entries or free is None or not all(_is_foreseeable(one.saver) for one in self.schedules):
             return None
-        return shortage(_Savers(tuple(self.schedules)), [described(one) for one in entries], free)
+        return shortage(_Savers(tuple(self.schedules)), [described(one) for one in entries], free + self._going())
+
+    def _going(self) -> int:
+        """Bytes of what was deleted and is still being removed: they are free soon."""
+        debris = filter(is_debris, self.storage.list())
+        return sum(sum(self.storage.list_files(name).values()) for name in debris)
 
     def holds(self, order: tuple[int, int]) -> bool:
         """Whether the checkpoint of that attempt and ordinal is here."""

@@ -130,6 +130,14 @@ class Storage(Protocol):
         """Takes ``name`` away at once and durably, then removes it. What is not there counts as deleted."""
         ...
 
+    def set_aside(self, name: str) -> Callable[[], None]:
+        """The first half of `delete`: ``name`` is away, durably, in a time that does not grow with what it holds.
+
+        The call that is returned gives back its space, and raises `StorageError` if it cannot. What it would remove is
+        debris, also if it is never made.
+        """
+        ...
+
     def remove(self, path: str) -> None:
         """Removes one small file, durably. What is not there counts as removed. Raises `CorruptError` for a folder."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -151,6 +152,10 @@ class LocalStorage:
 
     def delete(self, name: str) -> None:
         """Takes a name away durably, then removes what it named."""
+        self.set_aside(name)()
+
+    def set_aside(self, name: str) -> Callable[[], None]:
+        """Takes a name away durably; the call that is returned removes what it named."""
         check_name(name)
         path = os.path.join(self.root, name)
         going = os.path.join(self.root, deleting_name(name))
@@ -158,9 +163,9 @@ class LocalStorage:
             try:
                 os.rename(path, going)
             except FileNotFoundError:
-                return
+                return _nothing
             platform.sync_folder(self.root)
-            remove(going)
+        return functools.partial(_remove_reporting, going, path)
 
     def remove(self, path: str) -> None:
         """Removes one small file, durably."""
@@ -299,6 +304,15 @@ class LocalAppender:
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
+
+
+def _nothing() -> None:
+    """The removal of what was not there."""
+
+
+def _remove_reporting(going: str, path: str) -> None:
+    with reported("delete", path):
+        remove(going)
 
 
 def _check_medium(path: str, data: bytes) -> None:

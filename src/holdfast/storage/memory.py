@@ -105,6 +105,11 @@ class MemoryStorage:
             self.folders.add(partial)
         return MemoryTry(self, partial, name)
 
+    def set_aside(self, name: str) -> Callable[[], None]:
+        """Takes a name away, with all that it named: nothing is left to do."""
+        self.delete(name)
+        return lambda: None
+
     def delete(self, name: str) -> None:
         """Takes a name away, with all that it named."""
         check_name(name)

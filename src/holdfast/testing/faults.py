@@ -212,6 +212,10 @@ The file system is full: free some space, or keep fewer checkpoints.
         with self.at("delete"):
             self._storage.delete(name)
 
+    def set_aside(self, name: str) -> Callable[[], None]:
+        with self.at("delete"):
+            return self._storage.set_aside(name)
+
     def remove(self, path: str) -> None:
         with self.at("remove"):
             self._storage.remove(path)

@@ -397,6 +397,18 @@ class StorageConformance:
         storage.prepare()
         storage.delete(NAME)
 
+    def test_what_is_set_aside_is_gone_at_once_and_its_space_later(self, storage: Storage) -> None:
+        """Its name is free; a sweep does what the second half would have done."""
+        for finish in (True, False):
+            self.committed(storage)
+            remove = storage.set_aside(NAME)
+            assert NAME not in storage.list()
+            self.committed(storage)
+            remove() if finish else storage.sweep()
+            assert self.raw_names(storage) == {NAME}
+            storage.delete(NAME)
+        storage.set_aside(NAME)()
+
     def test_remove_takes_one_file(self, storage: Storage) -> None:
         """Its neighbours stay; what is not there counts as removed; a folder is refused."""
         storage.create("pins/a", b"")
