@@ -80,25 +80,26 @@ time.sleep(60)
 """
 
 DIE_IN_THE_TURN = """
-LocalStorage.delete = lambda storage, name: os.kill(os.getpid(), 9)
+LocalStorage.set_aside = lambda storage, name: os.kill(os.getpid(), 9)
 delete_unless_held(storage, name)
 """
 
 FORK_DURING_THE_TURN_OF_A_THREAD = """
 import threading
 began, end = threading.Event(), threading.Event()
-delete = LocalStorage.delete
+set_aside = LocalStorage.set_aside
 def hang(storage, name):
     began.set()
     end.wait()
-LocalStorage.delete = hang
+    return lambda: None
+LocalStorage.set_aside = hang
 thread = threading.Thread(target=delete_unless_held, args=(storage, name))
 thread.start()
 began.wait()
 child = os.fork()
 if child == 0:
     sys.stdin.readline()
-    LocalStorage.delete = delete
+    LocalStorage.set_aside = set_aside
     print(delete_unless_held(storage, name), flush=True)
     os._exit(0)
 end.set()
