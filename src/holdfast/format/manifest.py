@@ -132,8 +132,8 @@ def seal(manifest: Manifest) -> bytes:
     if FIELDS & manifest.extra.keys():
         raise UsageError(f"manifest.extra: {sorted(FIELDS & manifest.extra.keys())} are keys of the format itself")
     try:
-        document = msgspec.to_builtins(manifest)
-        data = seal_document(document | document.pop("$extra"))
+        document = msgspec.structs.asdict(manifest)
+        data = seal_document(document | document.pop("extra"))
     except (TypeError, UnicodeEncodeError, RecursionError) as error:
         raise UsageError(f"the manifest holds what JSON cannot: {error}; encode plain values first") from error
     if len(data) > MANIFEST_LIMIT:
