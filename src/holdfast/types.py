@@ -36,7 +36,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     elapsed: float = 0.0
 
 
-class TensorSpec(msgspec.Struct, frozen=True):
+# Of some records there are as many as tensors. Nothing in those can lead back to them, so the garbage collector, which
+# looks at every object again and again while many are made, is kept out of them.
+
+
+class TensorSpec(msgspec.Struct, frozen=True, gc=False):
     """Dtype name (``"float32"``, ``"bfloat16"``; see `holdfast.format.dtypes`) and global shape."""
 
     dtype: str
@@ -48,7 +52,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
         return math.prod(self.shape)
 
 
-class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+class Chunk(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A hyper-rectangle of a tensor and the bytes that hold it, C order, little-endian.
 
     ``begin`` and ``end`` are byte offsets from the start of ``file``.
@@ -61,7 +65,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     end: int
 
 
-class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
+class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A stored tensor: its dtype, its global shape, and the chunks that tile it exactly once."""
 
     dtype: str
@@ -73,7 +77,7 @@ class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
         return TensorSpec(self.dtype, self.shape)
 
 
-class Alias(msgspec.Struct, frozen=True):
+class Alias(msgspec.Struct, frozen=True, gc=False):
     """A tensor that shares its memory with another one, which is the one stored."""
 
     item: str

@@ -39,12 +39,41 @@ def test_tied_tensors_are_stored_once_also_across_items():
     assert len(plan.shards) == 1
 
 
-def test_the_same_memory_with_another_signature_makes_another_plan():
-    """A plan is used again only while nothing that it depends on has changed."""
-    one = {"model": {"w": Memory(TensorSpec("float32", (3,)))}}
-    other = {"model": {"w": Memory(TensorSpec("float32", (4,)))}}
-    assert signature(one) == signature(one)
-    assert signature(one) != signature(other)
+VECTOR = TensorSpec("float32", (3,))
+
+
+def sources(tied: bool = True, first: str = "w", spec: TensorSpec = VECTOR, memory: str = "a"):
+    """Two tensors of an item, and one of another that may share its memory with the first."""
+    other = Memory(VECTOR, memory if tied else "b")
+    return {"model": {first: Memory(spec, memory), "x": Memory(spec, "c")}, "copy": {"y": other}}
+
+
+def test_a_signature_tells_all_that_a_plan_depends_on():
+    """A name, dtype, shape, tie or checkpoint that has changed; not at which address the memory is."""
+    plain = signature(sources())
+    assert signature(sources(memory="moved")) == plain
+    assert make_plan(sources(memory="moved")) == make_plan(sources())
+    others = [
+        signature(sources(tied=False)),
+        signature(sources(first="v")),
+        signature(sources(spec=TensorSpec("float32", (1, 3)))),
+        signature(sources(spec=TensorSpec("int32", (3,)))),
+        signature(dict(reversed(sources().items()))),
+        signature({"model": sources()["model"]}),
+        signature({**sources(), "empty": {}}),
+        signature(sources(), [Everything(), Everything()]),
+        signature(sources(), [Everything(), Some({"model/w"})]),
+        signature(sources(), [Everything(), Some({"model/x"})]),
+    ]
+    assert len({plain, *others}) == len(others) + 1
+
+
+def test_names_that_go_from_one_item_to_another_make_another_signature():
+    """Where one item ends and the next begins is told."""
+    one = Memory(VECTOR)
+    split = signature({"a": {"b": one}, "c": {"d": one}})
+    assert split != signature({"a": {"b": one, "c": one, "d": one}})
+    assert split != signature({"a": {}, "b": {"c": one, "d": one}})
 
 
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from holdfast.errors import CorruptError, UnsupportedFormatError, UsageError
 from holdfast.format import manifest as manifest_module
-from holdfast.format.manifest import FIELDS, Manifest, Parent, check_digest, open_manifest, seal, seal_document
+from holdfast.format.manifest import (
+    FIELDS,
+    Manifest,
+    Parent,
+    check_digest,
+    open_manifest,
+    open_outline,
+    seal,
+    seal_document,
+)
 from holdfast.format.values import encode
 from holdfast.types import Alias, Chunk, FileRecord, ItemRecord, Part, Progress, TensorRecord
 
@@ -58,7 +67,8 @@ def test_the_digest_is_of_the_bytes_with_zeros_in_its_place():
     assert open_manifest(data, where="here").digest == check_digest(data, where="here") == f"blake3:{stated}"
 
 
-def test_every_flipped_bit_is_refused_before_a_field_is_used(monkeypatch, document):
+@pytest.mark.parametrize("opened", [open_manifest, open_outline])
+def test_every_flipped_bit_is_refused_before_a_field_is_used(monkeypatch, document, opened):
     """Each single flipped bit of a manifest is found by the digest, before anything is parsed."""
     data = seal_document(document)
 
@@ -70,7 +80,7 @@ def test_every_flipped_bit_is_refused_before_a_field_is_used(monkeypatch, docume
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CorruptError, match="run/step"):
-            open_manifest(bytes(flipped), where="run/step")
+            opened(bytes(flipped), where="run/step")
 
 
 @pytest.mark.parametrize("cut", [0, 1, 17, 18, 81, 82, 83, -1])
@@ -95,6 +105,29 @@ def test_unknown_keys_are_kept(document, reopen):
     assert opened.extra == {"colour": {"deep": [1, None]}, "extra": 5}
     assert json.loads(seal(opened))["colour"] == {"deep": [1, None]}
     assert open_manifest(seal(opened), where="here").extra == opened.extra
+
+
+def test_an_outline_is_the_manifest_without_what_its_items_hold(document, reopen):
+    """What decides which checkpoint stays reads no tensors' records, and all the rest as it is."""
+    document["colour"] = 5
+    outline = open_outline(seal_document(document), where="here")
+    assert [(name, item.kind, item.tensors) for name, item in outline.items.items()] == [
+        ("model", "module", {}), ("values", "tree", {})
+    ]  # fmt: skip
+    whole = reopen(document)
+    assert msgspec.structs.replace(outline, items=whole.items, extra=whole.extra) == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [({"requires": ["new"]}, UnsupportedFormatError, "requires 'new'"), ({"attempt": 0}, CorruptError, "attempt"),
+     ({"items": []}, CorruptError, "items"), ({"items": {"model": {}}}, CorruptError, "kind"),
+     ({"parts": [{"rank": -1, "files": {}}]}, CorruptError, "parts"), ({"label": "../x"}, CorruptError, "label")],
+)  # fmt: skip
+def test_an_outline_refuses_what_it_reads(document, changes, error, said):
+    """By the same rules as the whole."""
+    with pytest.raises(error, match=f"here.*{said}"):
+        open_outline(seal_document(document | changes), where="here")
 
 
 def test_extra_cannot_replace_a_field():

@@ -222,6 +222,23 @@ def test_leaves_are_asked_first_and_stand_for_values():
     }
 
 
+def test_leaves_are_nested_no_deeper_than_can_be_read():
+    """The deepest reference that is stored is read back; one level more is refused."""
+
+    def store(value, path):
+        return {"$tensor": path} if isinstance(value, Point) else None
+
+    value = Point(1, 2)
+    for _ in range(MAX_DEPTH - 1):
+        value = [value]
+    found = decode(encode(value, "", store), lambda tag, payload: (tag, payload))
+    while isinstance(found, list):
+        (found,) = found
+    assert found[0] == "$tensor"
+    with pytest.raises(UnsafeValueError, match="nested more than"):
+        encode([value], "", store)
+
+
 def test_a_reference_among_plain_values_is_corrupt():
     """Where nothing resolves tensors, a reference to one cannot have been written."""
     with pytest.raises(CorruptError, match=r"config/x: '\$tensor' refers to a tensor"):

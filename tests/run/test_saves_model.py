@@ -143,7 +143,7 @@ class Runs(RuleBasedStateMachine):
             Saver(save=Every(steps=STEPS), keep=KeepLast(KEPT) | KeepEvery(steps=MARKS)),
             Saver(save=Every(samples=SAMPLES), keep=KeepBest("loss", BEST) | KeepLast(1), items=["model"]),
         ]
-        targets = [Target(one, Catalog(one)) for one in self.storages]
+        targets = [Target(one, Catalog(one, outlines=True)) for one in self.storages]
         for index, saver in enumerate(savers):
             target = next(one for one in targets if one.folder == self.folder_of(index))
             extent = make_extent(NAMES, saver.items, saver.exclude, "")

@@ -72,6 +72,25 @@ def test_views_and_subclasses_are_stored_as_their_elements(kind):
     assert copied_out(tensor) == bits(tensor)
 
 
+LARGE = {
+    "plain": lambda: torch.randn(200, 100),
+    "transposed": lambda: torch.randn(200, 100).t(),
+    "conjugate": lambda: torch.randn(20_000, dtype=torch.complex64).conj(),
+    "parameter": lambda: nn.Parameter(torch.randn(20_000)),
+    "subclass": lambda: torch.randn(20_000).as_subclass(Named),
+    "needs_grad": lambda: torch.randn(20_000, requires_grad=True) * 2,
+}
+
+
+@pytest.mark.parametrize("kind", list(LARGE))
+def test_large_tensors_are_stored_as_small_ones_are(kind):
+    """They are copied in another way, which sees no gradients either."""
+    tensor = LARGE[kind]()
+    before = tensor._version
+    assert copied_out(tensor) == bits(tensor)
+    assert tensor._version == before
+
+
 @pytest.mark.parametrize("kind", list(VIEWS))
 def test_views_and_subclasses_are_filled_in_place(kind):
     """A tensor of any layout receives the elements without moving."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
-from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, open_manifest
+from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, open_manifest, open_outline
 from holdfast.format.names import CheckpointName
 from holdfast.storage.base import Storage
 from holdfast.storage.paths import MANIFEST_FILE
@@ -52,17 +52,21 @@ class Listing:
 class Catalog:
     """Lists checkpoints from the storage, which is the truth: correct after a restart, a move, a manual deletion.
 
-    Manifests are immutable, so each is read once per catalog; which ones are there is asked every time.
+    Manifests are immutable, so each is read once per catalog; which ones are there is asked every time. With
+    ``outlines`` they are those of `open_outline`: enough for who decides what stays, not for who loads.
     """
 
     storage: Storage
+    outlines: bool = False
     _known: dict[str, Entry] = field(default_factory=dict)
 
     def list(self) -> Listing:
         """All checkpoints, oldest first. A folder that is not there raises `NotFoundError`."""
         entries: list[Entry] = []
         broken: list[Broken] = []
-        for name in self.storage.list():
+        names = self.storage.list()
+        self._known = {name: self._known[name] for name in names if name in self._known}
+        for name in names:
             if CheckpointName.parse(name) is None:
                 continue
             try:
@@ -90,14 +94,13 @@ class Catalog:
         known = self._known.get(name)
         if known is None:
             data = self.storage.read(f"{name}/{MANIFEST_FILE}", limit=MANIFEST_LIMIT)
-            known = _open(name, data)
+            known = _entry(name, data, (open_outline if self.outlines else open_manifest)(data, where=name))
         _check_sizes(name, files, known.manifest)
         self._known[name] = known
         return known
 
 
-def _open(name: str, data: bytes) -> Entry:
-    manifest = open_manifest(data, where=name)
+def _entry(name: str, data: bytes, manifest: Manifest) -> Entry:
     wanted = CheckpointName.parse(name)
     found = manifest.name
     if wanted is not None and found != wanted:

@@ -14,7 +14,7 @@ from holdfast.engine.holds import set_aside_unless_held
 from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequest
 from holdfast.errors import AlreadyExistsError, HoldfastError, StorageError
 from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_digest, content_hash
-from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, open_manifest, seal
+from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, check_digest, open_manifest, seal
 from holdfast.format.names import HASH, CheckpointName, unhashed
 from holdfast.storage.base import Storage, Try
 from holdfast.storage.local import LocalStorage
@@ -98,7 +98,7 @@ def _commit(storage: Storage, commit: CommitRequest, shards: Shards) -> tuple[Ma
     except BaseException:
         attempt.abandon()
         raise
-    sealed = open_manifest(data, where=str(hashed.name))
+    sealed = msgspec.structs.replace(hashed, digest=check_digest(data, where=str(hashed.name)))
     return sealed, len(data) + sum(record.size for record in files.values())
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from holdfast.engine.leaves import Source
-from holdfast.format.dtypes import nbytes
 from holdfast.format.safetensors import ALIGNMENT, Layout, layout
 from holdfast.types import Alias, Chunk, TensorRecord, TensorSpec
 
@@ -55,8 +56,7 @@ class Shard:
         return align(self.layout.size)
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True, gc=False):
     """Arena bytes of one stored tensor."""
 
     item: str
@@ -126,35 +126,22 @@ Stored = dict[str, dict[int, dict[str, TensorSpec]]]
 """Tensors that are written, by item, by the checkpoints that they belong to, and by name."""
 
 
-@dataclass(slots=True)
-class _Owners:
-    """The names under which memory is stored, each with the checkpoints that it is in."""
-
-    known: dict[Hashable, list[tuple[Alias, int]]] = field(default_factory=dict)
-
-    def of(self, identity: Hashable, members: int) -> Alias | None:
-        """A name of the memory that is in all of the checkpoints ``members``."""
-        return next((owner for owner, its in self.known.get(identity, ()) if its & members == members), None)
-
-    def add(self, identity: Hashable, owner: Alias, members: int) -> None:
-        self.known.setdefault(identity, []).append((owner, members))
-
-
 def _split_aliases(
     sources: Sources, members: Mapping[str, Mapping[str, int]]
 ) -> tuple[Stored, dict[str, dict[str, Alias]]]:
-    owners = _Owners()
+    owners: dict[Hashable, list[tuple[Alias, int]]] = {}
     stored: Stored = {item: {} for item in sources}
     aliases: dict[str, dict[str, Alias]] = {item: {} for item in sources}
     for item, name in _widest_first(members):
         source, its = sources[item][name], members[item][name]
-        owner = owners.of(source.identity, its) if source.identity is not None else None
+        names = owners.setdefault(source.identity, []) if source.identity is not None else []
+        # A name of the same memory that is in all of the checkpoints that this one is in.
+        owner = next((one for one, others in names if others & its == its), None) if names else None
         if owner is not None:
             aliases[item][name] = owner
         elif its:
             stored[item].setdefault(its, {})[name] = source.spec
-            if source.identity is not None:
-                owners.add(source.identity, Alias(item, name), its)
+            names.append((Alias(item, name), its))
     return stored, aliases
 
 
@@ -185,16 +172,28 @@ def _free_name(item: str, taken: set[str]) -> str:
 
 
 def _whole(spec: TensorSpec, file: str, begin: int, end: int) -> TensorRecord:
-    assert end - begin == nbytes(spec)
     chunk = Chunk(file=file, offsets=(0,) * len(spec.shape), sizes=spec.shape, begin=begin, end=end)
     return TensorRecord(dtype=spec.dtype, shape=spec.shape, chunks=(chunk,))
 
 
 def signature(sources: Sources, checkpoints: Sequence[Contents] = (Everything(),)) -> tuple[object, ...]:
-    """What a plan depends on: while it stays equal, the plan may be used again."""
+    """What a plan depends on: while it stays equal, the plan may be used again.
+
+    Which tensors share their memory is part of it, which memory that is, is not.
+    """
+    members = (_members(item, leaves, checkpoints).values() for item, leaves in sources.items())
+    everything = [source for leaves in sources.values() for source in leaves.values()]
+    return (
+        tuple((item, *names) for item, names in sources.items()),
+        tuple(source.spec for source in everything),
+        tuple(its for one in members for its in one),
+        _ties([source.identity for source in everything]),
+    )
+
+
+def _ties(identities: list[Hashable | None]) -> tuple[int, ...]:
+    """For each the number of the first that is the same memory."""
+    first: dict[Hashable, int] = {}
     return tuple(
-        (item, name, source.spec, source.identity, its[name])
-        for item, leaves in sources.items()
-        for its in (_members(item, leaves, checkpoints),)
-        for name, source in leaves.items()
+        number if identity is None else first.setdefault(identity, number) for number, identity in enumerate(identities)
     )

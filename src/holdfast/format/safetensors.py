@@ -56,7 +56,7 @@ class Layout:
     size: int
 
 
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     dtype: str
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
@@ -76,7 +76,7 @@ def layout(tensors: Sequence[tuple[str, TensorSpec]], metadata: Mapping[str, str
     for itemsize, name, spec in _by_item_size(tensors):
         begin, end = end, end + math.prod(spec.shape) * itemsize
         dtype, shape = stored_as(spec)
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": (begin, end)}
+        entries[name] = _Entry(dtype, shape, (begin, end))
         relative[name] = (begin, end)
     header = _padded(_encoded(entries))
     start = len(header)

@@ -21,12 +21,12 @@ def tiling_problem(shape: tuple[int, ...], boxes: Sequence[Box]) -> str | None:
     >>> tiling_problem((4, 6), [((0, 0), (4, 2)), ((0, 1), (4, 5))])
     'its chunks overlap or leave a hole'
     """
+    if len(boxes) == 1 and boxes[0] == ((0,) * len(shape), shape):
+        return None
     for offsets, sizes in boxes:
         problem = _box_problem(shape, offsets, sizes)
         if problem is not None:
             return problem
-    if len(boxes) == 1 and boxes[0][1] == shape:
-        return None
     return None if 0 in shape else _cover_problem(shape, boxes)
 
 

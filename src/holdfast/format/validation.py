@@ -53,6 +53,10 @@ def validate_progress(progress: Progress, *, where: str) -> None:
             raise CorruptError(f"{where}: progress.{name}: {value} is out of range")
 
 
+Range = tuple[int, int, str, str]
+"""Begin and end of the bytes of a chunk, and the item and the tensor that it is of."""
+
+
 def validate_items(items: Mapping[str, ItemRecord], parts: Sequence[Part], *, where: str) -> None:
     """Raise `CorruptError`, naming ``where`` and the key, for the first contradiction.
 
@@ -60,18 +64,19 @@ def validate_items(items: Mapping[str, ItemRecord], parts: Sequence[Part], *, wh
     their files and do not share bytes; aliases and references lead to stored tensors.
     """
     files = _files(parts, where)
-    ranges: dict[str, list[tuple[int, int, str]]] = {file: [] for file in files}
+    ranges: dict[str, list[Range]] = {file: [] for file in files}
     for item, record in items.items():
         for tensor, stored in record.tensors.items():
-            key = f"{where}: items.{item}.tensors.{tensor}"
-            _check_tensor(stored, key)
+            try:
+                _check_tensor(stored, files)
+            except CorruptError as error:
+                raise CorruptError(f"{where}: items.{item}.tensors.{tensor}.{error}") from None
             for chunk in stored.chunks:
-                _check_chunk(chunk, stored, files, key)
-                ranges[chunk.file].append((chunk.begin, chunk.end, key))
+                ranges[chunk.file].append((chunk.begin, chunk.end, item, tensor))
         _check_aliases(record, items, f"{where}: items.{item}")
         _check_tree(record, f"{where}: items.{item}.tree")
     for file_ranges in ranges.values():
-        _check_apart(file_ranges)
+        _check_apart(file_ranges, where)
 
 
 def _files(parts: Sequence[Part], where: str) -> dict[str, FileRecord]:
@@ -101,35 +106,39 @@ def _check_file(file: str, record: FileRecord, key: str) -> None:
         raise CorruptError(f"{key}: a digest is not written as format 1 writes it")
 
 
-def _check_tensor(tensor: TensorRecord, key: str) -> None:
+def _check_tensor(tensor: TensorRecord, files: Mapping[str, FileRecord]) -> None:
+    """Names no more than the field: where it is, is spelled out only for a tensor that is wrong."""
     dtype = DTYPES.get(tensor.dtype)
     if dtype is None:
-        raise CorruptError(f"{key}.dtype: format 1 has no dtype {tensor.dtype!r}")
+        raise CorruptError(f"dtype: format 1 has no dtype {tensor.dtype!r}")
     if len(tensor.shape) > MAX_DIMENSIONS or min(tensor.shape, default=0) < 0:
-        raise CorruptError(f"{key}.shape: {tensor.shape[:MAX_DIMENSIONS]} is negative or has too many dimensions")
-    if math.prod(length or 1 for length in tensor.shape) * dtype.itemsize > MAX_INT:
-        raise CorruptError(f"{key}.shape: {tensor.shape} is beyond {MAX_INT} bytes")
+        raise CorruptError(f"shape: {tensor.shape[:MAX_DIMENSIONS]} is negative or has too many dimensions")
+    if math.prod(filter(None, tensor.shape)) * dtype.itemsize > MAX_INT:
+        raise CorruptError(f"shape: {tensor.shape} is beyond {MAX_INT} bytes")
     problem = tiling_problem(tensor.shape, [(chunk.offsets, chunk.sizes) for chunk in tensor.chunks])
     if problem is not None:
-        raise CorruptError(f"{key}.chunks: {problem}")
+        raise CorruptError(f"chunks: {problem}")
+    for chunk in tensor.chunks:
+        _check_chunk(chunk, dtype.itemsize, files)
 
 
-def _check_chunk(chunk: Chunk, tensor: TensorRecord, files: Mapping[str, FileRecord], key: str) -> None:
+def _check_chunk(chunk: Chunk, itemsize: int, files: Mapping[str, FileRecord]) -> None:
     file = files.get(chunk.file)
     if file is None:
-        raise CorruptError(f"{key}.chunks: no part has a file {chunk.file!r}")
+        raise CorruptError(f"chunks: no part has a file {chunk.file!r}")
     if not 0 <= chunk.begin <= chunk.end <= file.size:
-        raise CorruptError(f"{key}.chunks: bytes {chunk.begin} to {chunk.end} of {chunk.file}, which has {file.size}")
-    expected = math.prod(chunk.sizes) * DTYPES[tensor.dtype].itemsize
+        raise CorruptError(f"chunks: bytes {chunk.begin} to {chunk.end} of {chunk.file}, which has {file.size}")
+    expected = math.prod(chunk.sizes) * itemsize
     if chunk.end - chunk.begin != expected:
-        raise CorruptError(f"{key}.chunks: {chunk.end - chunk.begin} bytes, sizes {chunk.sizes} need {expected}")
+        raise CorruptError(f"chunks: {chunk.end - chunk.begin} bytes, sizes {chunk.sizes} need {expected}")
 
 
-def _check_apart(ranges: list[tuple[int, int, str]]) -> None:
+def _check_apart(ranges: list[Range], where: str) -> None:
     occupied = sorted(entry for entry in ranges if entry[0] < entry[1])
-    for (_, end, first), (begin, _, second) in itertools.pairwise(occupied):
-        if begin < end:
-            raise CorruptError(f"{second}.chunks: shares bytes with another chunk ({first})")
+    for first, second in itertools.pairwise(occupied):
+        if second[0] < first[1]:
+            one, other = (f"{where}: items.{item}.tensors.{tensor}" for _, _, item, tensor in (first, second))
+            raise CorruptError(f"{other}.chunks: shares bytes with another chunk ({one})")
 
 
 def _check_aliases(record: ItemRecord, items: Mapping[str, ItemRecord], key: str) -> None:
@@ -156,7 +165,9 @@ def references(tree: Json) -> Iterator[tuple[str, Any]]:
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            yield from ((tag, node[tag]) for tag in REFERENCE_TAGS if tag in node)
+            for tag in REFERENCE_TAGS:
+                if tag in node:
+                    yield tag, node[tag]
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)

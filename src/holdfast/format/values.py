@@ -47,6 +47,8 @@ _REFERENCES = ("$tensor", "$array")
 TAGS: frozenset[str] = frozenset({*_BY_TAG, *_MAPPING_OF, DEFAULT_DICT, *_REFERENCES})
 """Every tag of format 1; other tags are registered codecs'."""
 
+_COMPOUND: frozenset[type] = frozenset({list, defaultdict, *_MAPPINGS, *_STANDARD})
+"""Types whose values are taken apart, and so are never a leaf."""
 _JSON_TYPES = {type(None), bool, int, float, str, list, dict}
 _REGISTERED: dict[type, Codec] = {}
 _REGISTERED_TAGS: dict[str, Codec] = {}
@@ -113,16 +115,26 @@ class _Encoder:
     def encode(self, value: Any, path: str) -> Json:
         if _is_json(value):
             return value
-        spelled = _SPELLED.get(type(value))
+        kind = type(value)
+        spelled = _SPELLED.get(kind)
         if spelled is not None:
             return {spelled.tag: _guarded(spelled.encode, value, path)}
+        if self._leaf is not None and kind not in _COMPOUND:
+            # Before all else that is done for a compound: a state may have very many leaves.
+            reference = self._leaf(value, path)
+            if reference is not None:
+                self._require_shallow(path)
+                return reference
         return self._encode_inside(value, path)
+
+    def _require_shallow(self, path: str) -> None:
+        if len(self._open) >= MAX_DEPTH:
+            raise UnsafeValueError(f"{_shown(path)}: nested more than {MAX_DEPTH} deep", path)
 
     def _encode_inside(self, value: Any, path: str) -> Json:
         if id(value) in self._open:
             raise UnsafeValueError(f"{_shown(path)}: contains itself; a cycle cannot be stored", path)
-        if len(self._open) >= MAX_DEPTH:
-            raise UnsafeValueError(f"{_shown(path)}: nested more than {MAX_DEPTH} deep", path)
+        self._require_shallow(path)
         self._open.add(id(value))
         try:
             return self._encode_compound(value, path)
@@ -135,7 +147,8 @@ class _Encoder:
             # Paths are spelled out only where they can be needed: lists of numbers may be long.
             return [item if _is_json(item) else self.encode(item, _below(path, at)) for at, item in enumerate(value)]
         if kind is dict and all(map(_is_plain_key, value)):
-            return {key: self.encode(item, _below(path, key)) for key, item in value.items()}
+            below = f"{path}/" if path else ""
+            return {key: self.encode(item, below + key) for key, item in value.items()}
         if kind in _MAPPINGS:
             return {_MAPPINGS[kind]: self._pairs(value, path)}
         if kind is defaultdict:
@@ -143,21 +156,17 @@ class _Encoder:
         return self._encode_other(value, path)
 
     def _encode_other(self, value: Any, path: str) -> Json:
-        codec = _STANDARD.get(type(value))
-        if codec is None and self._leaf is not None:
-            reference = self._leaf(value, path)
-            if reference is not None:
-                return reference
-        codec = codec or _REGISTERED.get(type(value)) or _family_codec(value)
+        codec = _STANDARD.get(type(value)) or _REGISTERED.get(type(value)) or _family_codec(value)
         if codec is None:
             raise UnsafeValueError(_refusal(value, path), path)
         return {codec.tag: self.encode(_guarded(codec.encode, value, path), path)}
 
     def _pairs(self, value: Mapping[Any, Any], path: str) -> list[Json]:
-        return [
-            [self.encode(key, f"{_below(path, key)} (key)"), self.encode(item, _below(path, key))]
-            for key, item in value.items()
-        ]
+        pairs: list[Json] = []
+        for key, item in value.items():
+            below = _below(path, key)
+            pairs.append([key if _is_json(key) else self.encode(key, f"{below} (key)"), self.encode(item, below)])
+        return pairs
 
 
 class _Decoder:
@@ -246,7 +255,7 @@ def _full_name(cls: type) -> str:
 
 
 def _is_plain_key(key: Any) -> bool:
-    return type(key) is str and not key.startswith("$") and _is_text(key)
+    return type(key) is str and key[:1] != "$" and _is_text(key)
 
 
 def _family_codec(value: Any) -> Codec | None:

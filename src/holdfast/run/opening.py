@@ -284,7 +284,7 @@ def _targets(wishes: Wishes, extents: Sequence[Extent], own: LocalStorage) -> li
     found: dict[str, Target] = {}
     for saver, extent in zip(wishes.savers, extents, strict=True):
         storage = own if saver.folder is None else _storage(saver.folder, own)
-        target = found.setdefault(os.path.realpath(storage.root), Target(storage, Catalog(storage)))
+        target = found.setdefault(os.path.realpath(storage.root), Target(storage, Catalog(storage, outlines=True)))
         identity = _identity(saver, extent, [one.identity for one in target.schedules])
         # Relative, so that it is the same when the run is moved as a whole.
         key = f"{os.path.relpath(target.folder, wishes.folder)}: {identity}"

@@ -94,4 +94,4 @@ def _identity(array: Array, spec: TensorSpec) -> Hashable | None:
     if not array.size or any(stride % array.itemsize for stride in array.strides):
         return None
     strides = tuple(stride // array.itemsize for stride in array.strides)
-    return (None, array.ctypes.data, spec.dtype, spec.shape, strides, (False, False))
+    return (None, array.ctypes.data, spec, strides, False, False)

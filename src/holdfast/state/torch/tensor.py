@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from collections.abc import Hashable
 
 import torch
@@ -14,6 +16,8 @@ from holdfast.types import TensorSpec
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+_SMALL = 16 << 10
+"""Bytes up to which what torch does around a copy costs many times the copy."""
 
 
 class TensorSource:
@@ -24,13 +28,16 @@ class TensorSource:
     def __init__(self, tensor: torch.Tensor, path: str) -> None:
         self._tensor = plain(tensor, path)
         self.spec = spec_of(self._tensor, path)
-        self.identity = _identity(self._tensor)
+        self.identity = _identity(self._tensor, self.spec)
 
     def copy_into(self, destination: memoryview) -> None:
         """Straight copy at the speed of the memory; strides, broadcasting and lazy conjugation are resolved."""
-        if self._tensor.numel():
+        size = len(destination)
+        if 0 < size <= _SMALL and _is_straight(self._tensor):
+            destination[:] = ctypes.string_at(self._tensor.data_ptr(), size)
+        elif size:
             image = torch.frombuffer(destination, dtype=self._tensor.dtype)
-            image.view(self._tensor.shape).copy_(self._tensor)
+            image.view(self._tensor.shape).copy_(self._tensor.detach())
 
 
 class TensorTarget:
@@ -39,7 +46,7 @@ class TensorTarget:
     __slots__ = ("_staging", "_tensor", "spec")
 
     def __init__(self, tensor: torch.Tensor, path: str, spec: TensorSpec | None = None) -> None:
-        self._tensor = plain(tensor, path)
+        self._tensor = plain(tensor, path).detach()
         self.spec = spec or spec_of(self._tensor, path)
         self._staging: torch.Tensor | None = None
 
@@ -55,23 +62,17 @@ class TensorTarget:
 
     def _direct(self) -> bool:
         tensor = self._tensor
-        return (
-            tensor.device.type == "cpu"
-            and tensor.is_contiguous()
-            and tensor.dtype == _DTYPES[self.spec.dtype]
-            and not tensor.is_conj()
-            and not tensor.is_neg()
-        )
+        return tensor.dtype == _DTYPES[self.spec.dtype] and _is_straight(tensor)
 
 
 def plain(tensor: torch.Tensor, path: str) -> torch.Tensor:
-    """The same memory as a base-class tensor without gradient.
+    """The same memory as a tensor without behaviour of its own.
 
     Raises `UnsafeValueError` for a tensor that is not plain strided memory.
     """
     if type(tensor) in _PLAIN:
         _refuse(_formlessness(tensor), path)
-        return tensor.detach()
+        return tensor
     _refuse(_strangeness(tensor), path)
     with torch._C.DisableTorchFunctionSubclass():
         return tensor.detach()
@@ -88,10 +89,15 @@ def is_uninitialized(tensor: object) -> bool:
 
 def spec_of(tensor: torch.Tensor, path: str) -> TensorSpec:
     """Dtype and shape. Raises `UnsafeValueError` for a dtype that format 1 has no name for."""
-    name = _NAMES.get(tensor.dtype)
-    if name is None:
+    if tensor.dtype not in _NAMES:
         raise UnsafeValueError(f"{path}: {tensor.dtype} has no place in a checkpoint; convert the tensor first", path)
-    return TensorSpec(name, tuple(tensor.shape))
+    return _spec(tensor.dtype, tensor.shape)
+
+
+@functools.lru_cache(4096)
+def _spec(dtype: torch.dtype, shape: torch.Size) -> TensorSpec:
+    """One record for all tensors that are alike: there may be very many."""
+    return TensorSpec(_NAMES[dtype], tuple(shape))
 
 
 def dtype_named(name: str, path: str) -> torch.dtype:
@@ -106,13 +112,17 @@ def empty(spec: TensorSpec, path: str) -> torch.Tensor:
     return torch.empty(spec.shape, dtype=dtype_named(spec.dtype, path), device="cpu")
 
 
-def _identity(tensor: torch.Tensor) -> Hashable | None:
+def _identity(tensor: torch.Tensor, spec: TensorSpec) -> Hashable | None:
     """Equal for tensors that show the same elements of the same memory, arrays of numpy included."""
     if not tensor.numel():
         return None
     device = None if tensor.is_cpu else tensor.device
-    flags = (tensor.is_conj(), tensor.is_neg())
-    return (device, tensor.data_ptr(), _NAMES[tensor.dtype], tuple(tensor.shape), tensor.stride(), flags)
+    return (device, tensor.data_ptr(), spec, tensor.stride(), tensor.is_conj(), tensor.is_neg())
+
+
+def _is_straight(tensor: torch.Tensor) -> bool:
+    """Whether the elements lie in this machine's memory one behind the other, as they are."""
+    return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
 
 
 def _distinct(tensor: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:
