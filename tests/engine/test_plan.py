@@ -88,10 +88,11 @@ def test_every_tensor_has_its_own_bytes_inside_an_aligned_shard(items):
     assert all(shard.offset == align(shard.offset) for shard in plan.shards)
     ends = [shard.offset + shard.padded_size for shard in plan.shards]
     assert [shard.offset for shard in plan.shards] == [0, *ends[:-1]][: len(plan.shards)]
-    spans = sorted((place.begin, place.end) for place in plan.placements if place.begin < place.end)
-    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
-    for place in plan.placements:
-        assert place.end - place.begin == nbytes(items[place.item][place.tensor].spec)
+    for shard in plan.shards:
+        spans = list(shard.layout.ranges.values())
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+        for name, (begin, end) in shard.layout.ranges.items():
+            assert end - begin == nbytes(items[shard.item][name].spec)
     assert plan.size == (ends[-1] if ends else 0)
 
 

@@ -7,7 +7,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.engine.messages import LARGEST_MESSAGE, Committed, Persist, Ready, Stop, channel, send, shortened
+from holdfast.engine.arrival import Abandoned, Arriving
+from holdfast.engine.messages import (
+    LARGEST_MESSAGE,
+    Abandon,
+    Committed,
+    Complete,
+    Drained,
+    Filled,
+    Persist,
+    Ready,
+    Stop,
+    ToWriter,
+    channel,
+    receive_by_trainer,
+    send,
+    shortened,
+)
 from holdfast.engine.writer import Trainer, Writer
 
 Ends = tuple[socket.socket, socket.socket]
@@ -75,3 +91,60 @@ def test_an_answer_fits_a_datagram(ends: Ends) -> None:
     answer = Committed(ordinal=1, folder="/run", name="a", digest="b", size=1, seconds=1.0, deleted=names, notes=notes)
     send(theirs, shortened(answer))
     assert len(ours.recv(1 << 22)) < LARGEST_MESSAGE
+
+
+# A snapshot that is still on its way.
+
+
+def arriving(ends: Ends, size: int = 100, ring: int = 100) -> tuple[Arriving, socket.socket]:
+    ours, theirs = ends
+    writer = Writer(theirs, LivingTrainer())
+    request = Persist({"/run": "a"}, 1, 0, 0, size=size, ring=ring, serial=7)
+    return Arriving(request, writer._next, writer._is_heard, writer._answer), ours
+
+
+def test_bytes_are_awaited_until_they_are_there(ends: Ends) -> None:
+    """And no longer: the writer begins while the rest is being copied."""
+    arrival, trainer = arriving(ends)
+    send(trainer, Filled(50))
+    arrival.await_bytes(50)
+    assert not arrival.whole
+    send(trainer, Filled(100))
+    send(trainer, Complete())
+    arrival.await_whole()
+    arrival.await_bytes(100)
+
+
+@pytest.mark.parametrize("message", [Abandon(), Stop(), Persist({"/run": "b"}, 1, 0, 0)])
+def test_anything_else_takes_the_snapshot_back(ends: Ends, message: ToWriter) -> None:
+    """It is what the writer goes on with."""
+    arrival, trainer = arriving(ends)
+    send(trainer, Filled(50))
+    send(trainer, message)
+    with pytest.raises(Abandoned) as caught:
+        arrival.await_bytes(100)
+    assert caught.value.heard == (message, [])
+
+
+def test_the_end_of_the_trainer_takes_an_incomplete_snapshot_back(ends: Ends) -> None:
+    """There is nobody any more who would complete it."""
+    arrival, trainer = arriving(ends)
+    send(trainer, Filled(100))
+    trainer.close()
+    with pytest.raises(Abandoned) as caught:
+        arrival.await_bytes(100)
+        arrival.await_whole()
+    assert caught.value.heard == (None, [])
+
+
+def test_a_snapshot_that_streams_comes_once_for_each_checkpoint(ends: Ends) -> None:
+    """Its positions go on from round to round, and the trainer hears what is free."""
+    arrival, trainer = arriving(ends, size=100, ring=40)
+    assert not arrival.repeatable
+    assert arrival.locate(90) == 10
+    arrival.release(90)
+    arrival.next_round()
+    assert arrival.locate(10) == 110 % 40
+    arrival.release(10)
+    heard = [receive_by_trainer(trainer) for _ in range(3)]
+    assert heard == [Drained(7, 90), Drained(7, 100), Drained(7, 110)]

@@ -130,7 +130,22 @@ def test_a_writer_killed_before_the_first_batch_was_over(folder: Path) -> None:
     assert len(History(folder).events("saved")) == 2
 
 
-@pytest.mark.parametrize("function", ["write", "fsync", "rename", "unlink"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_writer_killed_while_it_gives_back_space(folder: Path, writer_fault: Any, when: str) -> None:
+    """The checkpoint was durable before that, and what is left of the deleted one goes with the next start."""
+    writer_fault(action="kill", function="unlink", call=2, when=when)
+    job = small()
+    with Run(folder, job.state, save=Every(batches=2)) as run:
+        job.fit(run, each=lambda _: run.wait())
+    history = History(folder)
+    assert not history.events("save_failed")
+    assert [int(name[5:13]) for name in history.checkpoints] == [4, 6, 8]
+    assert_nothing_lost(history, 3)
+    job.fit(Run(folder, small().state, save=Every(batches=2)))
+    assert History(folder).debris == []
+
+
+@pytest.mark.parametrize("function", ["write", "fsync", "rename"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_writer_killed_while_it_writes_is_replaced(folder: Path, writer_fault: Any, function: str, when: str) -> None:
     """The arena is persisted again by another one, which removes what the first one left."""

@@ -139,7 +139,7 @@ def test_a_variable_that_means_nothing_is_named() -> None:
     found.savers(None)
     other, saves = found.remarks
     assert saves == "HOLDFAST_SAVES in the environment means nothing to holdfast. Did you mean 'HOLDFAST_SAVE'?"
-    assert other.startswith("HOLDFAST_MACHINE in the environment means nothing to holdfast. There are HOLDFAST_EXCLUDE")
+    assert other.startswith("HOLDFAST_MACHINE in the environment means nothing to holdfast. There are HOLDFAST_ARENA")
 
 
 @pytest.mark.parametrize(

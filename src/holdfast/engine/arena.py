@@ -17,6 +17,10 @@ from holdfast.errors import MemoryLimitError
 _POPULATE_WRITE = 23
 """MADV_POPULATE_WRITE (Linux 5.14): the mmap module does not name it yet."""
 _PREFAULT_STEP = 16 << 20
+RING_UNIT = 16 << 20
+"""Bytes of which a ring is a multiple: four blocks of a file, each of which stays in one piece."""
+_LARGEST_RING = 1 << 30
+"""Bytes of a ring that is made because memory is short: more would not make it faster."""
 
 
 class Arena:
@@ -67,6 +71,28 @@ class Arena:
         with contextlib.suppress(BufferError):
             self.view.release()
             self._map.close()
+
+
+def ring_size(needed: int, beside: int, limit: int | None, present: int = 0) -> int | None:
+    """Bytes of the ring through which a snapshot streams that does not fit; None if it does.
+
+    It has ``needed`` bytes, with those that lie ``beside`` it in the arena. The user's word is that the arena may have
+    ``limit`` bytes; one of ``present`` bytes would go. Raises `MemoryLimitError` if no ring fits in the limit. Where
+    memory is too short for the smallest ring, the answer is None too: `Arena` says what is missing.
+    """
+    allowed = allowed_memory()
+    if limit is not None and needed > limit:
+        ring = (limit - beside) // RING_UNIT * RING_UNIT
+        if ring <= 0:
+            raise MemoryLimitError(
+                f"an arena of {limit:,} bytes is too small for this run's state: it needs {needed:,} bytes to hold it, "
+                f"or at least {beside + RING_UNIT:,} to stream it. Raise arena=."
+            )
+        return ring
+    if allowed is None or needed <= allowed + present:
+        return None
+    ring = min((allowed + present) // 4, _LARGEST_RING) // RING_UNIT * RING_UNIT
+    return ring or None
 
 
 def _shared_memory(size: int) -> tuple[int, mmap.mmap]:

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from holdfast.engine.arena import Arena
+from holdfast.engine.arena import Arena, ring_size
+from holdfast.engine.filling import Filling, fill
 from holdfast.engine.leaves import Source
 from holdfast.engine.messages import CommitRequest, Committed, Failed, Persist, SaveRequest, ShardRequest
-from holdfast.engine.plan import Contents, Everything, Plan, align, make_plan, signature
+from holdfast.engine.plan import Contents, Everything, Plan, Sources, align, make_plan, signature
 from holdfast.engine.writer_handle import WriterHandle
+from holdfast.format.digests import BLOCK_SIZE
 from holdfast.format.manifest import Manifest
 from holdfast.format.names import unhashed
 from holdfast.format.pruning import pruned
+from holdfast.format.safetensors import ALIGNMENT
 from holdfast.types import ItemRecord, Json
 
 _REQUEST_ROOM = 64 << 10
@@ -45,12 +48,17 @@ class CheckpointDraft:
 
 
 class Checkpointer:
-    """Takes snapshots into the arena and has the writer commit them, one at a time."""
+    """Takes snapshots into the arena and has the writer commit them, one at a time.
 
-    def __init__(self, writer: WriterHandle) -> None:
+    The arena has at most ``limit`` bytes; a state that is larger, or for which memory is too short, streams through it.
+    """
+
+    def __init__(self, writer: WriterHandle, limit: int | None = None) -> None:
         self.writer = writer
+        self._limit = limit
         self._arena: Arena | None = None
         self._plans: dict[tuple[object, ...], Plan] = {}
+        self._begun = False
 
     @property
     def busy(self) -> bool:
@@ -62,29 +70,62 @@ class Checkpointer:
         There will be so many ``checkpoints`` of a snapshot. Raises `MemoryLimitError` if such a state can never be
         saved here.
         """
-        plan = self._planned(items, [Everything()])
-        size = plan.size + checkpoints * _request_room(plan, items)
-        if self._arena is None or self._arena.size < size:
-            self._renew_arena(size)
+        plan = self._planned({name: item.sources for name, item in items.items()}, [Everything()])
+        room = checkpoints * _request_room(plan, items)
+        self._make_room(self._ring(plan.size, room) or plan.size, room)
 
-    def hold(self, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft]) -> Persist:
+    def hold(
+        self, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft], *, begin: bool = False
+    ) -> Persist:  # fmt: skip
         """Copies ``items`` into the arena, to become ``checkpoints`` if `commit` is called before another `hold`.
 
-        Must not be called while `busy`. Raises `MemoryLimitError` if there is no room for the snapshot, or what a
-        source raises.
+        With ``begin`` the writer goes along while they are copied; what is larger than the arena is written on return.
+        Must not be called while `busy`. Raises `MemoryLimitError` if there is no room for the snapshot, `SaveError` if
+        there is no writer, or what a source raises; nothing is left of it then.
         """
         assert not self.busy, "one snapshot at a time: the arena still holds the last one"
-        plan = self._planned(items, [one.contents for one in checkpoints])
+        self.writer.abandon()
+        sources = {name: item.sources for name, item in items.items()}
+        contents = [one.contents for one in checkpoints]
+        plan = self._planned(sources, contents)
         request = msgspec.json.encode(_request(plan, items, checkpoints))
-        arena = self._arena_for(plan.size + len(request))
-        _copy(plan, items, arena.view)
-        arena.view[plan.size : plan.size + len(request)] = request
+        ring = self._ring(plan.size, len(request))
+        if ring is not None:
+            plan = self._planned(sources, contents, BLOCK_SIZE)
+            request = msgspec.json.encode(_request(plan, items, checkpoints))
+        offset = ring or plan.size
+        arena = self._make_room(offset, len(request))
+        arena.view[offset : offset + len(request)] = request
         names = {one.folder: unhashed(str(one.manifest.name)) for one in checkpoints}
-        return Persist(names, checkpoints[0].manifest.ordinal, plan.size, len(request))
+        held = Persist(names, checkpoints[0].manifest.ordinal, offset, len(request), size=plan.size, ring=offset)
+        self._begun = begin or held.streams
+        if self._begun:
+            self.writer.begin(held)
+        try:
+            self._fill(held, plan, sources)
+        except BaseException:
+            self.writer.abandon()
+            raise
+        return held
+
+    def _fill(self, held: Persist, plan: Plan, sources: Sources) -> None:
+        assert self._arena is not None
+        reader = self.writer if self._begun else None
+        if not held.streams:
+            fill(Filling(self._arena.view, reader), plan, sources)
+            return
+        filling = Filling(self._arena.view, reader, held.ring, held.ring // 4)
+        for number, _ in enumerate(held.names):
+            fill(filling, plan, sources, number * plan.size, 1 << number)
+            self.writer.filled((number + 1) * plan.size)
 
     def commit(self, held: Persist) -> None:
         """Hands over what is held. On return it survives this process. Raises `SaveError` if there is no writer."""
-        self.writer.persist(held)
+        if not self._begun:
+            self.writer.begin(held)
+        if not held.streams:
+            self.writer.filled(held.size)
+        self.writer.complete()
 
     def poll(self) -> Committed | Failed | None:
         """The next outcome of the last save, once, when it is there: one for each of its checkpoints."""
@@ -100,31 +141,38 @@ class Checkpointer:
             self._arena.close()
             self._arena = None
 
-    def _planned(self, items: Mapping[str, ItemDraft], contents: Sequence[Contents]) -> Plan:
-        sources = {name: item.sources for name, item in items.items()}
-        wanted = signature(sources, contents)
+    def _planned(self, sources: Sources, contents: Sequence[Contents], spacing: int = ALIGNMENT) -> Plan:
+        wanted = (spacing, *signature(sources, contents))
         plan = self._plans.get(wanted)
         if plan is None:
             while len(self._plans) >= _PLANS:
                 del self._plans[next(iter(self._plans))]
-            plan = self._plans[wanted] = make_plan(sources, contents)
+            plan = self._plans[wanted] = make_plan(sources, contents, spacing)
         return plan
 
-    def _arena_for(self, size: int) -> Arena:
-        if self._arena is None or self._arena.size < size:
-            self._renew_arena(size + _REQUEST_ROOM)
-        assert self._arena is not None
-        return self._arena
+    def _ring(self, size: int, beside: int) -> int | None:
+        """Bytes of the ring that a snapshot has to stream through; None if all of it fits."""
+        beside += _REQUEST_ROOM + ALIGNMENT
+        needed, present = size + beside, self._arena.size if self._arena is not None else 0
+        if needed <= present and (self._limit is None or needed <= self._limit):
+            return None
+        return ring_size(needed, beside, self._limit, present)
 
-    def _renew_arena(self, size: int) -> None:
-        """The old arena goes first: both at once might be more than the memory allowed."""
-        if self._arena is not None:
-            self.writer.use(None)
-            self._arena.close()
-            self._arena = None
-        self._arena = Arena(align(size))
-        self._arena.prefault()
-        self.writer.use(self._arena)
+    def _make_room(self, offset: int, beside: int) -> Arena:
+        """The arena, renewed if it is too small for ``offset`` bytes and what lies ``beside`` them.
+
+        The old one goes first: both at once might be more than the memory allowed.
+        """
+        needed = align(offset + beside)
+        if self._arena is None or self._arena.size < needed:
+            if self._arena is not None:
+                self.writer.use(None)
+                self._arena.close()
+                self._arena = None
+            self._arena = Arena(needed + _REQUEST_ROOM)
+            self._arena.prefault()
+            self.writer.use(self._arena)
+        return self._arena
 
 
 def _request_room(plan: Plan, items: Mapping[str, ItemDraft]) -> int:
@@ -162,12 +210,3 @@ def _record(plan: Plan, name: str, item: ItemDraft, bit: int) -> ItemRecord:
         aliases={key: one for key, one in plan.aliases[name].items() if members[key] & bit},
         metadata=item.metadata,
     )
-
-
-def _copy(plan: Plan, items: Mapping[str, ItemDraft], arena: memoryview) -> None:
-    for shard in plan.shards:
-        header = shard.layout.header
-        arena[shard.offset : shard.offset + len(header)] = header
-    for place in plan.placements:
-        if place.begin != place.end:
-            items[place.item].sources[place.tensor].copy_into(arena[place.begin : place.end])

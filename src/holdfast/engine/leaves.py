@@ -21,8 +21,11 @@ class Source(Protocol):
     @property
     def identity(self) -> Hashable | None: ...
 
-    def copy_into(self, destination: memoryview) -> None:
-        """Copies the elements into ``destination``, which is exactly as long as they are: C order, little-endian."""
+    def copy_into(self, destination: memoryview, begin: int = 0) -> None:
+        """Fills ``destination`` with the bytes from number ``begin`` on: of the elements in C order, little-endian.
+
+        Both are whole elements, and the destination ends no later than they do.
+        """
         ...
 
 

@@ -53,15 +53,39 @@ class UseArena(msgspec.Struct, frozen=True, tag="arena"):
 
 
 class Persist(msgspec.Struct, frozen=True, tag="persist"):
-    """Commits a snapshot, whose `SaveRequest` lies at ``offset`` of the arena: one checkpoint in each of ``names``.
+    """A snapshot of ``size`` bytes begins, to become one checkpoint in each of ``names``, which are names by folder.
 
-    Those are names by folder.
+    Its `SaveRequest` lies at ``offset`` of the arena, ``length`` bytes. `Filled` says how much of it is there, and only
+    `Complete` has it committed; anything else before that takes it back. If it is larger than ``ring``, it streams
+    through that many bytes of the arena: once for each checkpoint, one behind the other, while `Drained` says how far
+    the writer is. ``serial`` tells it from others of the same ordinal that were taken back.
     """
 
     names: dict[str, str]
     ordinal: int
     offset: int
     length: int
+    size: int = 0
+    ring: int = 0
+    serial: int = 0
+
+    @property
+    def streams(self) -> bool:
+        return self.size > self.ring
+
+
+class Filled(msgspec.Struct, frozen=True, tag="filled"):
+    """The bytes of the snapshot before ``end`` are in the arena."""
+
+    end: int
+
+
+class Complete(msgspec.Struct, frozen=True, tag="complete"):
+    """All of the snapshot was filled in: from now on it is committed whatever becomes of the trainer."""
+
+
+class Abandon(msgspec.Struct, frozen=True, tag="abandon"):
+    """The snapshot is taken back: nothing is to be left of it."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -72,6 +96,13 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The writer holds its lock and watches its trainer."""
 
     pid: int
+
+
+class Drained(msgspec.Struct, frozen=True, tag="drained"):
+    """The bytes of the snapshot before ``end`` are written: their place in the arena is free."""
+
+    serial: int
+    end: int
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
@@ -85,6 +116,7 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
     seconds: float = 0.0
     deleted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    serial: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -96,10 +128,11 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     message: str
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    serial: int = 0
 
 
-ToWriter = UseArena | Persist | Stop
-ToTrainer = Ready | Committed | Failed
+ToWriter = UseArena | Persist | Filled | Complete | Abandon | Stop
+ToTrainer = Ready | Drained | Committed | Failed
 
 
 def channel() -> tuple[socket.socket, socket.socket]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
+from holdfast.engine.arrival import Arrived
 from holdfast.engine.holds import set_aside_unless_held
 from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequest
 from holdfast.errors import AlreadyExistsError, HoldfastError, StorageError
-from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_digest, content_hash
+from holdfast.format.digests import BLOCK_SIZE, BlockDigests, FileDigest, block_digest, content_hash
 from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, check_digest, open_manifest, seal
 from holdfast.format.names import HASH, CheckpointName, unhashed
 from holdfast.storage.base import Storage, Try
@@ -25,7 +26,27 @@ Removals = list[Callable[[], None]]
 """What is left of a deletion once its checkpoint is out of the way: giving back the space, which takes its time."""
 
 
-def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals) -> Committed | Failed:
+_HASHERS = 1
+"""Threads for the digests: one core makes those of 3.5 GB in a second, and disks take more."""
+
+Outcome = Committed | Failed
+Persisting = Generator[None, None, Outcome]
+"""A checkpoint in the making. It pauses once all of it is written, to be committed when it goes on; closed instead,
+nothing of it is left. One that fails before that does not pause."""
+
+
+def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals) -> Outcome:
+    """Makes the checkpoint ``commit`` at once; see `persisting`."""
+    making = persisting(storage, commit, shards, removals)
+    while True:
+        try:
+            next(making)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+
+def persisting(storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals) -> Persisting:
     """Makes the checkpoint ``commit``, whole or not at all; never raises for what a storage can do wrong.
 
     What may go for it is out of the way then; giving back its space is added to ``removals``, so that nobody who waits
@@ -39,14 +60,15 @@ def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards, remova
     lost: StorageError | None = None
     for last in (False, True):
         try:
-            manifest, size = _commit(storage, commit, shards)
+            manifest, size = yield from _commit(storage, commit, shards)
         except AlreadyExistsError as error:
             if lost is not None:
                 # Ours, and visible, but its folder's fsync failed: a second one would succeed without saying anything.
                 return _timed(refused(commit, str(lost), notes), started)
             return _timed(_committed_before(storage, commit, error, notes, removals), started)
         except HoldfastError as error:
-            if not last and isinstance(error, StorageError) and error.errno == errno.EIO:
+            again = not last and shards.arrival.repeatable
+            if again and isinstance(error, StorageError) and error.errno == errno.EIO:
                 lost = error
                 notes.append(f"{error} Writing it once more to fresh files.")
                 continue
@@ -55,7 +77,7 @@ def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards, remova
     raise AssertionError("the loop returns in its second round")
 
 
-def _timed(outcome: Committed | Failed, started: float) -> Committed | Failed:
+def _timed(outcome: Outcome, started: float) -> Outcome:
     """With how long the writer was busy for it, whatever for: writing, deleting, failing."""
     return msgspec.structs.replace(outcome, seconds=time.monotonic() - started)
 
@@ -83,7 +105,9 @@ def refused(commit: CommitRequest, message: str, notes: Iterable[str] = ()) -> F
     )
 
 
-def _commit(storage: Storage, commit: CommitRequest, shards: Shards) -> tuple[Manifest, int]:
+def _commit(
+    storage: Storage, commit: CommitRequest, shards: Shards
+) -> Generator[None, None, tuple[Manifest, int]]:  # fmt: skip
     # Unique for every try: a writer that died in the midst of this request left its own try behind.
     try_id = f"{commit.manifest.try_id}-{os.urandom(4).hex()}"
     attempt = storage.begin(unhashed(str(commit.manifest.name)), try_id)
@@ -92,6 +116,7 @@ def _commit(storage: Storage, commit: CommitRequest, shards: Shards) -> tuple[Ma
         if commit.read_back:
             for file, record in files.items():
                 _read_back(attempt, file, record)
+        yield
         hashed = _labelled(commit.manifest, content_hash(commit.manifest.items, files))
         data = seal(msgspec.structs.replace(hashed, try_id=try_id, parts=(Part(rank=0, files=files),)))
         attempt.commit(data, name=str(hashed.name), read_back=commit.read_back)
@@ -110,7 +135,8 @@ def _labelled(manifest: Manifest, content: str) -> Manifest:
 class Shards:
     """The files' images in the arena. What one checkpoint has digested, the others of the same snapshot use again."""
 
-    def __init__(self, shards: Iterable[ShardRequest], arena: memoryview) -> None:
+    def __init__(self, shards: Iterable[ShardRequest], arena: memoryview, arrival: Arrived | None = None) -> None:
+        self.arrival = arrival or Arrived()
         self._shards = {one.file: one for one in shards}
         self._arena = arena
         self._records: dict[str, FileRecord] = {}
@@ -118,31 +144,67 @@ class Shards:
     def write(self, attempt: Try, file: str) -> FileRecord:
         """Writes ``file``, and digests it on the way if that was not done yet."""
         shard = self._shards[file]
-        image = self._arena[shard.offset : shard.offset + shard.padded_size]
-        blocks = (image[begin : begin + BLOCK_SIZE] for begin in range(0, shard.size, BLOCK_SIZE))
-        if file in self._records:
-            attempt.write(file, blocks, shard.size)
+        # What comes once more through a small arena is digested once more: it may have changed meanwhile.
+        if file not in self._records or not self.arrival.repeatable:
+            self._records[file] = self._write_digested(attempt, shard)
         else:
-            self._records[file] = _write_digested(attempt, file, blocks, shard.size)
+            attempt.write(file, self._blocks(shard), shard.size)
         return self._records[file]
 
+    def _blocks(self, shard: ShardRequest) -> Iterator[memoryview]:
+        """Each block once it has arrived; it may be overwritten when the next one is asked for."""
+        # What lies before is of no concern to this checkpoint: nobody may wait for it to be written.
+        self.arrival.release(shard.offset)
+        for begin in range(0, shard.size, BLOCK_SIZE):
+            end = min(begin + BLOCK_SIZE, shard.padded_size)
+            self.arrival.await_bytes(shard.offset + end)
+            at = self.arrival.locate(shard.offset + begin)
+            yield self._arena[at : at + end - begin]
+            self.arrival.release(shard.offset + end)
 
-def _write_digested(attempt: Try, file: str, blocks: Iterable[memoryview], size: int) -> FileRecord:
-    digest = FileDigest()
-    with ThreadPoolExecutor(1, thread_name_prefix="holdfast-digest") as hasher:
-        pending: list[Future[None]] = []
+    def _write_digested(self, attempt: Try, shard: ShardRequest) -> FileRecord:
+        with ThreadPoolExecutor(_HASHERS, thread_name_prefix="holdfast-digest") as hashers:
+            digests = _Digests(hashers)
 
-        def digested() -> Iterator[memoryview]:
-            left = size
-            for block in blocks:
-                pending.append(hasher.submit(digest.update, block[:left]))
-                yield block
-                left -= len(block)
+            def digested() -> Iterator[memoryview]:
+                left = shard.size
+                for block in self._blocks(shard):
+                    digests.take(block[:left], now=self.arrival.whole or not self.arrival.repeatable)
+                    yield block
+                    left -= len(block)
+                    if not self.arrival.repeatable:
+                        digests.finish()
 
-        attempt.write(file, digested(), size)
-        for done in pending:
-            done.result()
-    return digest.record(size)
+            attempt.write(shard.file, digested(), shard.size)
+            digests.finish()
+        return digests.file.record(shard.size)
+
+
+class _Digests:
+    """Digests the blocks of a file in the background, in order."""
+
+    def __init__(self, hashers: ThreadPoolExecutor) -> None:
+        self.file = FileDigest()
+        self._hashers = hashers
+        self._blocks: list[memoryview] = []
+        self._pending: list[Future[BlockDigests]] = []
+
+    def take(self, block: memoryview, *, now: bool) -> None:
+        """The next block; those that are not digested ``now`` are with a later one."""
+        self._blocks.append(block)
+        if now:
+            self._start()
+
+    def finish(self) -> None:
+        """All that were taken are digested then."""
+        self._start()
+        for one in self._pending:
+            self.file.add(one.result())
+        self._pending.clear()
+
+    def _start(self) -> None:
+        self._pending += [self._hashers.submit(BlockDigests.of, one) for one in self._blocks]
+        self._blocks.clear()
 
 
 def _read_back(attempt: Try, file: str, record: FileRecord) -> None:
@@ -163,7 +225,7 @@ def _spoilt(file: str, what: str) -> StorageError:
 
 def _committed_before(
     storage: LocalStorage, commit: CommitRequest, error: AlreadyExistsError, notes: list[str], removals: Removals
-) -> Committed | Failed:
+) -> Outcome:
     """A writer that died between its commit and its reply leaves the checkpoint that its successor is asked for."""
     wanted = commit.manifest
     try:

@@ -6,8 +6,6 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
 from holdfast.engine.leaves import Source
 from holdfast.format.safetensors import ALIGNMENT, Layout, layout
 from holdfast.types import Alias, Chunk, TensorRecord, TensorSpec
@@ -40,11 +38,12 @@ class Everything:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One safetensors file and the place of its image in the arena.
+    """One safetensors file of the tensors of an item, and the place of its image in the snapshot.
 
     ``members`` has a bit for each checkpoint of the snapshot that the file belongs to.
     """
 
+    item: str
     file: str
     layout: Layout
     offset: int
@@ -52,22 +51,13 @@ class Shard:
 
     @property
     def padded_size(self) -> int:
-        """Size in the arena: O_DIRECT writes whole blocks, the file is truncated afterwards."""
+        """Size in the snapshot: O_DIRECT writes whole blocks, the file is truncated afterwards."""
         return align(self.layout.size)
-
-
-class Placement(msgspec.Struct, frozen=True, gc=False):
-    """Arena bytes of one stored tensor."""
-
-    item: str
-    tensor: str
-    begin: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The shards, the records that manifests will hold, and where each tensor is copied to.
+    """The shards, and the records that manifests will hold.
 
     ``members`` has for each tensor, aliases included, a bit for each checkpoint of the snapshot that it belongs to.
     """
@@ -76,21 +66,22 @@ class Plan:
     tensors: dict[str, dict[str, TensorRecord]]
     aliases: dict[str, dict[str, Alias]]
     members: dict[str, dict[str, int]]
-    placements: tuple[Placement, ...]
     size: int
 
 
-def align(size: int) -> int:
-    """``size`` rounded up to a whole number of blocks.
+def align(size: int, spacing: int = ALIGNMENT) -> int:
+    """``size`` rounded up to a multiple of ``spacing``.
 
     >>> align(4097)
     8192
     """
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return -(-size // spacing) * spacing
 
 
-def make_plan(sources: Sources, checkpoints: Sequence[Contents] = (Everything(),)) -> Plan:
-    """Lays out ``sources`` for the ``checkpoints`` that are to be made of them.
+def make_plan(
+    sources: Sources, checkpoints: Sequence[Contents] = (Everything(),), spacing: int = ALIGNMENT
+) -> Plan:  # fmt: skip
+    """Lays out ``sources`` for the ``checkpoints`` to be made of them, each shard at a multiple of ``spacing``.
 
     Tensors of an item that belong to the same checkpoints share a shard, so each checkpoint is made of whole shards and
     bytes are in the arena once. Tied tensors are stored once, by the first name in the order of ``sources`` that is in
@@ -100,17 +91,14 @@ def make_plan(sources: Sources, checkpoints: Sequence[Contents] = (Everything(),
     stored, aliases = _split_aliases(sources, members)
     shards: list[Shard] = []
     tensors: dict[str, dict[str, TensorRecord]] = {item: {} for item in sources}
-    placements: list[Placement] = []
     offset = 0
     for item, file, group, specs in _shards(stored):
-        shard = Shard(file, layout(list(specs.items()), {"format": "pt"}), offset, group)
+        shard = Shard(item, file, layout(list(specs.items()), {"format": "pt"}), offset, group)
         for name, spec in specs.items():
-            begin, end = shard.layout.ranges[name]
-            tensors[item][name] = _whole(spec, shard.file, begin, end)
-            placements.append(Placement(item, name, offset + begin, offset + end))
+            tensors[item][name] = _whole(spec, file, *shard.layout.ranges[name])
         shards.append(shard)
-        offset += shard.padded_size
-    return Plan(tuple(shards), tensors, aliases, members, tuple(placements), offset)
+        offset += align(shard.padded_size, spacing)
+    return Plan(tuple(shards), tensors, aliases, members, offset)
 
 
 def _members(item: str, leaves: Mapping[str, Source], checkpoints: Sequence[Contents]) -> dict[str, int]:

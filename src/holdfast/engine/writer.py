@@ -19,20 +19,23 @@ import traceback
 
 import msgspec
 
+from holdfast.engine.arrival import Abandoned, Arriving, Heard
 from holdfast.engine.identity import read_identity
 from holdfast.engine.messages import (
+    CommitRequest,
+    Drained,
     Persist,
     Ready,
     SaveRequest,
+    Stop,
     ToTrainer,
-    ToWriter,
     UseArena,
     readable,
     receive_by_writer,
     send,
     shortened,
 )
-from holdfast.engine.persist import Removals, Shards, persist, refused
+from holdfast.engine.persist import Outcome, Removals, Shards, persisting, refused
 from holdfast.errors import HoldfastError, NotFoundError, StorageError
 from holdfast.format.names import is_debris
 from holdfast.storage.local import LocalStorage
@@ -57,6 +60,25 @@ class Trainer:
         return not readable([self.descriptor], 0)
 
 
+class _Checkpoint:
+    """One of the checkpoints of a snapshot, in the making; ``outcome`` is None until it has come to its end."""
+
+    def __init__(self, commit: CommitRequest, shards: Shards) -> None:
+        storage = LocalStorage(commit.folder)
+        obstacle = _obstacle(storage, commit.manifest.run)
+        self.removals: Removals = []
+        self.outcome: Outcome | None = None if obstacle is None else refused(commit, obstacle)
+        self.making = persisting(storage, commit, shards, self.removals)
+
+    def go_on(self) -> None:
+        """Writes all of it, or commits what is written."""
+        if self.outcome is None:
+            try:
+                next(self.making)
+            except StopIteration as end:
+                self.outcome = end.value
+
+
 class Writer:
     """Serves one trainer: maps the arena it is given, commits what it is asked for, and answers."""
 
@@ -68,28 +90,33 @@ class Writer:
     def serve(self) -> None:
         """Works until it is told to stop, or the trainer is gone and all it had asked for is done."""
         self._answer(Ready(os.getpid()))
-        while True:
-            message, descriptors = self._next()
+        message, descriptors = self._next()
+        while message is not None and not isinstance(message, Stop):
+            heard = None
             if isinstance(message, UseArena):
                 self._map(descriptors[0], message.size)
             elif isinstance(message, Persist):
-                self._persist(message)
-            else:
-                return
+                heard = self._persist(message)
+            # Anything else is about a snapshot that has failed already.
+            message, descriptors = heard or self._next()
 
-    def _next(self) -> tuple[ToWriter | None, list[int]]:
+    def _next(self) -> Heard:
         connection, trainer = self._connection.fileno(), self._trainer.descriptor
         watched, seconds = ([connection], _POLL_SECONDS) if trainer is None else ([connection, trainer], None)
         while True:
             readable(watched, seconds)
             gone = not self._trainer.alive()
             # Looked for after the death: what a dying trainer sent last is to be done before its death counts.
-            if readable([connection], 0):
+            if self._is_heard():
                 # A trainer that died without reading an answer resets the connection, once.
                 with contextlib.suppress(ConnectionResetError):
                     return receive_by_writer(self._connection)
             elif gone:
                 return None, []
+
+    def _is_heard(self) -> bool:
+        """Whether a message, or the end of the connection, is there to be received."""
+        return bool(readable([self._connection.fileno()], 0))
 
     def _map(self, descriptor: int, size: int) -> None:
         if self._arena is not None:
@@ -97,23 +124,49 @@ class Writer:
         self._arena = mmap.mmap(descriptor, size)
         os.close(descriptor)
 
-    def _persist(self, message: Persist) -> None:
-        """One checkpoint after the other, each with its own outcome: a full disk is no obstacle to another one."""
+    def _persist(self, message: Persist) -> Heard | None:
+        """Makes the checkpoints of a snapshot. What was heard instead of its end, if it was taken back."""
         assert self._arena is not None, "an arena is sent before the first request"
         with memoryview(self._arena) as arena:
             request = msgspec.json.decode(arena[message.offset : message.offset + message.length], type=SaveRequest)
-            shards = Shards(request.shards, arena)
-            for commit in request.commits:
-                storage = LocalStorage(commit.folder)
-                removals: Removals = []
-                obstacle = _obstacle(storage, commit.manifest.run)
-                outcome = refused(commit, obstacle) if obstacle else persist(storage, commit, shards, removals)
-                self._answer(shortened(outcome))
-                _give_back(removals)
+            arrival = Arriving(message, self._next, self._is_heard, self._answer)
+            shards = Shards(request.shards, arena, arrival)
+            making = [_Checkpoint(commit, shards) for commit in request.commits]
+            try:
+                self._make(making, arrival, message)
+            except Abandoned as ended:
+                _log(f"{', '.join(message.names.values())} was taken back")
+                return ended.heard
+            finally:
+                for one in making:
+                    one.making.close()
+        return None
+
+    def _make(self, making: list[_Checkpoint], arrival: Arriving, message: Persist) -> None:
+        """One after the other, each with its own outcome: a full disk is no obstacle to one in another folder.
+
+        All are written before any is committed only if the snapshot streams: then it is complete that late.
+        """
+        for one in making:
+            one.go_on()
+            if message.streams:
+                arrival.next_round()
+            else:
+                self._finish(one, arrival, message.serial)
+        for one in making if message.streams else ():
+            self._finish(one, arrival, message.serial)
+
+    def _finish(self, one: _Checkpoint, arrival: Arriving, serial: int) -> None:
+        while one.outcome is None:
+            arrival.await_whole()
+            one.go_on()
+        self._answer(msgspec.structs.replace(shortened(one.outcome), serial=serial))
+        _give_back(one.removals)
 
     def _answer(self, message: ToTrainer) -> None:
         """A trainer that is gone hears nothing; its checkpoint counts all the same."""
-        _log(str(message))
+        if not isinstance(message, Drained):
+            _log(str(message))
         with contextlib.suppress(OSError):
             send(self._connection, message)
 

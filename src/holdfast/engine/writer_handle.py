@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +16,12 @@ import msgspec
 
 from holdfast.engine.arena import Arena
 from holdfast.engine.messages import (
+    Abandon,
     Committed,
+    Complete,
+    Drained,
     Failed,
+    Filled,
     Persist,
     Ready,
     Stop,
@@ -37,6 +42,8 @@ RESTARTS = 3
 LOOK_SECONDS = 1.0
 """How often an idle writer is looked after."""
 
+_STREAMED = "the writer process died while the state, which is larger than the arena, streamed through it"
+
 Outcome = Committed | Failed
 
 
@@ -54,7 +61,10 @@ class WriterHandle:
         self._request: Persist | None = None
         self._answered: set[str] = set()
         """Folders for which the outcome of the request is known."""
-        self._deaths = 0
+        self._serial = self._deaths = self._drained = 0
+        self._complete = False
+        self._early: deque[Outcome] = deque()
+        """What was heard before the snapshot was complete."""
         self._looked = 0.0
         self._ready = self._inherited = False
         self._log.parent.mkdir(exist_ok=True)
@@ -63,8 +73,8 @@ class WriterHandle:
 
     @property
     def busy(self) -> bool:
-        """Whether a snapshot is still on its way out of the arena."""
-        return self._request is not None
+        """Whether a snapshot that is complete is still on its way out of the arena."""
+        return self._request is not None and self._complete
 
     @property
     def pid(self) -> int:
@@ -76,12 +86,12 @@ class WriterHandle:
         if self._ready and arena is not None:
             self._tell(UseArena(arena.size), (arena.descriptor,))
 
-    def persist(self, request: Persist) -> None:
-        """Hands over a snapshot. On return it survives the trainer's death.
+    def begin(self, request: Persist) -> None:
+        """Announces a snapshot, which `filled` and `complete` go on with, or `abandon`.
 
-        That holds only with a writer that already has its lock; otherwise the next attempt could list
-        the folder before this writer commits. So this waits for it, once, at the first save.
-        Raises `SaveError` if no writer can be started.
+        Once it is complete it survives the trainer's death. That holds only with a writer that already has its lock;
+        otherwise the next attempt could list the folder before this writer commits. So this waits for it, once, at the
+        first save. Raises `SaveError` if no writer can be started.
         """
         try:
             if self._process.poll() is not None:
@@ -90,15 +100,44 @@ class WriterHandle:
         except SaveError:
             self._deaths = 0
             raise
-        self._request, self._answered = request, set()
-        self._tell(request)
+        self._serial += 1
+        self._request, self._answered = msgspec.structs.replace(request, serial=self._serial), set()
+        self._complete, self._drained = False, 0
+        self._tell(self._request)
+
+    def filled(self, end: int) -> None:
+        """The bytes of the snapshot before ``end`` are in the arena."""
+        self._tell(Filled(end))
+
+    def await_drained(self, end: int) -> None:
+        """Returns when the writer needs the bytes before ``end`` no more. Raises `SaveError` if it dies before."""
+        while self._drained < end:
+            readable([self._connection.fileno()], 0.1)
+            outcome = self._receive()
+            if outcome is not None:
+                self._early.append(outcome)
+            elif self._process.poll() is not None and self._drained < end:
+                raise SaveError(f"{_STREAMED}; see {self._log}")
+
+    def complete(self) -> None:
+        """The snapshot is whole. On return it survives the trainer's death."""
+        self._complete = True
+        self._tell(Complete())
+
+    def abandon(self) -> None:
+        """Takes back a snapshot that was begun and is not complete."""
+        if self._request is not None and not self._complete:
+            self._request = None
+            self._early.clear()
+            self._tell(Abandon())
 
     def poll(self) -> Outcome | None:
         """The next outcome of the last request, if it has come. A dead writer is replaced and asked again."""
         if self._request is None:
             self._replace_idle()
+        if not self.busy:
             return None
-        outcome = self._receive()
+        outcome = self._early.popleft() if self._early else self._receive()
         if outcome is None and self._process.poll() is not None:
             outcome = self._receive() or self._mend()
         return None if outcome is None else self._settled(outcome)
@@ -106,7 +145,7 @@ class WriterHandle:
     def wait(self, timeout: float | None = None) -> Outcome | None:
         """`poll` until an outcome comes; None when nothing is on its way or ``timeout`` seconds have passed."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self._request is not None:
+        while self.busy:
             outcome = self.poll()
             if outcome is not None:
                 return outcome
@@ -165,17 +204,22 @@ class WriterHandle:
         return self._ready
 
     def _receive(self) -> Outcome | None:
-        """The next outcome. `Ready` is dealt with on the way."""
+        """The next outcome of this snapshot. What else there is to hear is dealt with on the way."""
         while True:
             try:
                 message = receive_by_trainer(self._connection)
             except OSError:  # none yet; or the writer has died, or a program of the user's closed the descriptor
                 return None
-            if not isinstance(message, Ready):
-                return message
-            self._ready = True
-            if self._arena is not None:
-                self._tell(UseArena(self._arena.size), (self._arena.descriptor,))
+            if message is None:
+                return None
+            if isinstance(message, Ready):
+                self._ready = True
+                if self._arena is not None:
+                    self._tell(UseArena(self._arena.size), (self._arena.descriptor,))
+            elif message.serial == self._serial:
+                if not isinstance(message, Drained):
+                    return message
+                self._drained = message.end
 
     def _settled(self, outcome: Outcome) -> Outcome | None:
         """``outcome``, unless it was known: a writer that takes over from one that died says it once more."""
@@ -209,12 +253,15 @@ class WriterHandle:
         request = self._request
         assert request is not None
         try:
+            if request.streams:
+                raise SaveError(f"{_STREAMED}; see {self._log}")
             self._restart()
             self._await_ready()
         except SaveError as error:
             folder = next(one for one in request.names if one not in self._answered)
             return Failed(ordinal=request.ordinal, folder=folder, name=request.names[folder], message=str(error))
-        self._tell(request)
+        for message in (request, Filled(request.size), Complete()):
+            self._tell(message)
         return None
 
     def _restart(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.engine.checkpointer import ItemDraft
+from holdfast.engine.messages import Persist
 from holdfast.errors import HoldfastError
 from holdfast.hints import did_you_mean
 from holdfast.policies.sense import metrics_of, uncounted, unforeseeable, unreachable
@@ -28,6 +29,10 @@ _UNMATCHED = (
 _SHORTAGE = (
     "{0}: what keep= asks for will need {1} more than now after {2} more saves, and so much is not free "
     "there: saves will fail then. Keep fewer checkpoints, save less often, or free some space."
+)
+_STREAMS = (
+    "the state ({}) is larger than the memory that a snapshot of it may take, so it streams through {}: training stops "
+    "until a save is written. Raise arena= or the memory limit if there is more."
 )
 _CLOCK = (
     "the clock of this machine was set {} by {} since the start; the times of checkpoints go on without that, so "
@@ -119,6 +124,11 @@ class Advice:
         if shortage is not None:
             text = _SHORTAGE.format(target.folder, size(shortage.needed), shortage.saves)
             self.voice.warn("space", text, once=f"space {target.folder}")
+
+    def streams(self, snapshot: Persist) -> None:
+        """A snapshot was larger than the memory that it may take."""
+        text = _STREAMS.format(size(snapshot.size), size(snapshot.ring))
+        self.voice.say("streams", text, once="streams")
 
     def clock(self, jump: float) -> None:
         """The machine's clock was set by so many seconds."""

@@ -24,7 +24,7 @@ Parse = Callable[..., object]
 IN_MEMORY = "the configuration"
 """What errors call one that is no file."""
 SAVERS = "saver"
-_RUN_KEYS = ("folder", "start_from", *(option for option in DEFAULTS if option != "folder"), SAVERS)
+_RUN_KEYS = ("folder", "start_from", "arena", *(option for option in DEFAULTS if option != "folder"), SAVERS)
 
 
 @dataclass(frozen=True, slots=True)

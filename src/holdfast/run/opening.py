@@ -53,6 +53,7 @@ class Wishes:
     savers: Sequence[Saver]
     options: Options
     start_from: Any
+    arena: int | None
     config: Mapping[str, Any] | None
     stored_config: Json
     settings: Settings
@@ -147,7 +148,8 @@ class _Opening:
     def _saves(self, writer: WriterHandle, identity: Identity, chosen: Selection) -> Saves:
         for target in self._targets:
             target.uncounted = chosen.uncounted.get(target.folder, frozenset())
-        return Saves(self._targets, Checkpointer(writer), self._voice, identity, self._house.storage)
+        checkpointer = Checkpointer(writer, self._wishes.arena)
+        return Saves(self._targets, checkpointer, self._voice, identity, self._house.storage)
 
     def _start(self, saves: Saves, resumption: Resumption | None) -> None:
         """Where the savers count from, and what of their work was lost with the run."""

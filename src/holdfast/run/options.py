@@ -13,6 +13,7 @@ from typing import Any
 from holdfast.errors import UsageError
 from holdfast.hints import did_you_mean
 from holdfast.policies.keep import KeepPolicy
+from holdfast.policies.keep_newest import parse_size
 from holdfast.policies.save import SavePolicy
 from holdfast.policies.written import written
 from holdfast.run.configuration import Configuration
@@ -22,7 +23,7 @@ from holdfast.run.saver import DEFAULTS, Saver, checked, given, with_options
 PRECEDENCE = ("Saver", "argument", "configuration", "environment", "default")
 """Whose word counts, the first one first; within a configuration, that of a saver's own table."""
 PREFIX = "HOLDFAST_"
-RUN_OPTIONS = ("folder", "start_from")
+RUN_OPTIONS = ("folder", "start_from", "arena")
 _LISTS = ("items", "exclude")
 
 
@@ -86,6 +87,13 @@ class Options:
         found = self._outside("start_from")
         self._compare("start_from", found)
         return self._use("start_from", [*found, Setting(None, "default", "default")])
+
+    def arena(self) -> int | None:
+        """How many bytes the arena may have; None where nobody says."""
+        found = self._outside("arena")
+        self._compare("arena", found)
+        text = self._use("arena", [*found, Setting(None, "default", "default")])
+        return None if text is None else parse_size(text)
 
     def savers(self, given: Sequence[Saver] | None) -> list[Saver]:
         """The savers of the run, each with all of its options: those given, or those of the configuration, or one."""
@@ -190,6 +198,7 @@ def environment() -> dict[str, str]:
 
 _NOTHING = {
     "folder": "the run's", "start_from": "nothing", "items": "all", "exclude": "nothing", "name": "'step-{step:08d}'",
+    "arena": "as large as the state",
 }  # fmt: skip
 """What it means that an option is not given."""
 

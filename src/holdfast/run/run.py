@@ -46,7 +46,9 @@ class Run:
     policies, callables or phrases, or ``savers`` is a list of `Saver` objects, which have the defaults. ``config`` is
     stored, and values that changed are named on a resume. ``start_from`` is another run's folder or checkpoint, or
     such by item, used while this run has none of its own, or the name of one of its own checkpoints to go back to,
-    which abandons the later ones. What a file says of all this is for `from_config`.
+    which abandons the later ones. ``arena``, bytes or a text such as ``"4 GiB"``, is how much memory snapshots may
+    take: a state that is larger streams through it, and training stops until it is written. What a file says of all
+    this is for `from_config`.
 
     Raises `UsageError` for arguments that cannot mean anything, `OwnershipError` if another live trainer has the
     folder, `MisfitError` (with nothing changed) if the newest checkpoint does not fit ``state``, `CorruptError` if
@@ -75,8 +77,11 @@ class Run:
         keep: KeepOption | None = None,
         config: Mapping[str, Any] | None = None,
         start_from: StartFrom | None = None,
+        arena: int | str | None = None,
     ) -> None:
-        arguments = {"folder": checked_folder(folder), "save": save, "keep": keep, "start_from": start_from}
+        arguments = {
+            "folder": checked_folder(folder), "save": save, "keep": keep, "start_from": start_from, "arena": arena
+        }  # fmt: skip
         self._begin(Options(arguments, None, environment()), state, savers, config)
 
     def _begin(
@@ -92,7 +97,7 @@ class Run:
         self.values: dict[str, Any] = {}
         wishes = Wishes(
             folder=self.folder, items=items, values=self.values, savers=options.savers(savers), options=options,
-            start_from=_path_as_text(options.start_from()), config=config,
+            start_from=_path_as_text(options.start_from()), arena=options.arena(), config=config,
             stored_config=encode(_checked_config(config), "config") if config is not None else None,
             settings=settings(items.optimizers, items.schedulers),
         )  # fmt: skip
@@ -123,6 +128,7 @@ class Run:
         keep: KeepOption | None = None,
         config: Mapping[str, Any] | None = None,
         start_from: StartFrom | None = None,
+        arena: int | str | None = None,
     ) -> Run:
         """The run that ``configuration`` describes: a file (TOML, YAML, JSON), or a dict as in one.
 
@@ -140,7 +146,7 @@ class Run:
         3
         """
         run = cls.__new__(cls)
-        arguments = {"folder": folder, "save": save, "keep": keep, "start_from": start_from}
+        arguments = {"folder": folder, "save": save, "keep": keep, "start_from": start_from, "arena": arena}
         run._begin(Options(arguments, read_configuration(configuration), environment()), state, savers, config)
         return run
 

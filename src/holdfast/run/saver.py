@@ -12,7 +12,7 @@ from holdfast.errors import UsageError
 from holdfast.policies.event import AtEnd, OnError, OnSignal
 from holdfast.policies.interval import Every
 from holdfast.policies.keep import KeepPolicy, Kept
-from holdfast.policies.keep_newest import KeepLast
+from holdfast.policies.keep_newest import KeepLast, parse_size
 from holdfast.policies.moment import Moment
 from holdfast.policies.overhead import Overhead
 from holdfast.policies.phrases import KeepOption, SaveOption, keep_policy, save_policy
@@ -107,10 +107,12 @@ def with_options(saver: Saver, options: Mapping[str, Any]) -> Saver:
 
 
 def checked(option: str, value: Any) -> Any:
-    """The value of a saver's option as the saver uses it. Raises `UsageError` that begins with the option's name."""
+    """The value of an option as a saver or the run uses it. Raises `UsageError` that begins with the option's name."""
     match option:
         case "folder":
             return checked_folder(value)
+        case "arena":
+            return _size(option, value)
         case "save":
             return save_policy(value)
         case "keep":
@@ -135,6 +137,13 @@ def checked_folder(value: Any) -> str:
     if "://" in text:
         raise UsageError(f"folder={text!r}: only local folders are supported; give a path.")
     return text
+
+
+def _size(option: str, value: Any) -> int | str:
+    if parse_size(value) is None:
+        raise UsageError(f'{option}={value!r}: expected bytes or a size such as "4 GiB" or "500 MB".')
+    found: int | str = value
+    return found
 
 
 def _patterns(option: str, value: Any) -> tuple[str, ...]:

@@ -232,15 +232,15 @@ class Saves:
     # Saving.
 
     def save(self, content: Content, firing: Firing, here: Hashable) -> bool:
-        """Saves ``content``. False, with a warning, if it could not be: training goes on."""
+        """Saves ``content``. False, with a warning, if it could not be, whatever was raised: training goes on."""
         try:
-            return self.commit(self.hold(content, firing, here))
-        except HoldfastError as error:
+            return self.commit(self.hold(content, firing, here, begin=True))
+        except Exception as error:
             self.fail(content.progress, firing, error)
             return False
 
-    def hold(self, content: Content, firing: Firing, here: Hashable) -> Held:
-        """Takes the snapshot alone, for a `commit` before the next one.
+    def hold(self, content: Content, firing: Firing, here: Hashable, *, begin: bool = False) -> Held:
+        """Takes the snapshot alone, for a `commit` before the next one; with ``begin`` it is written meanwhile.
 
         Raises `MemoryLimitError` if there is no room, or what an item raises.
         """
@@ -251,7 +251,9 @@ class Saves:
                 own = [(one, why) for one, why in firing if one.folder == target.folder]
                 if own:
                     drafts.append(self._draft(target, own, content))
-            persist = self.checkpointer.hold(content.items, drafts)
+            persist = self.checkpointer.hold(content.items, drafts, begin=begin)
+            if persist.streams:
+                self.advice.streams(persist)
         return Held(persist, firing, here, content.progress, cost)
 
     def _draft(self, target: Target, firing: Firing, content: Content) -> CheckpointDraft:

@@ -36,10 +36,14 @@ class ArraySource:
         self.identity = _identity(array, self.spec)
         self._array = array
 
-    def copy_into(self, destination: memoryview) -> None:
-        if self._array.size:
-            image: Array = np.frombuffer(destination, dtype=self._array.dtype).reshape(self._array.shape)
-            image[...] = self._array
+    def copy_into(self, destination: memoryview, begin: int = 0) -> None:
+        """Straight copy; a part of an array that is not one block of memory is taken from a copy of all of it."""
+        image: Array = np.frombuffer(destination, dtype=self._array.dtype)
+        if image.size == self._array.size:
+            image.reshape(self._array.shape)[...] = self._array
+        else:
+            first = begin // self._array.itemsize
+            image[...] = self._array.reshape(-1)[first : first + image.size]
 
 
 class ArrayTarget:

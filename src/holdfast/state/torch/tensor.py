@@ -30,14 +30,31 @@ class TensorSource:
         self.spec = spec_of(self._tensor, path)
         self.identity = _identity(self._tensor, self.spec)
 
-    def copy_into(self, destination: memoryview) -> None:
+    def copy_into(self, destination: memoryview, begin: int = 0) -> None:
         """Straight copy at the speed of the memory; strides, broadcasting and lazy conjugation are resolved."""
         size = len(destination)
         if 0 < size <= _SMALL and _is_straight(self._tensor):
-            destination[:] = ctypes.string_at(self._tensor.data_ptr(), size)
+            destination[:] = ctypes.string_at(self._tensor.data_ptr() + begin, size)
         elif size:
             image = torch.frombuffer(destination, dtype=self._tensor.dtype)
-            image.view(self._tensor.shape).copy_(self._tensor.detach())
+            _copy_part(image, self._tensor.detach(), begin // self._tensor.element_size())
+
+
+def _copy_part(image: torch.Tensor, tensor: torch.Tensor, first: int) -> None:
+    """Fills ``image`` with the elements of ``tensor`` from number ``first`` on, without a copy of all of it."""
+    if tensor.is_contiguous():
+        image.copy_(tensor.view(-1)[first : first + image.numel()])
+        return
+    row = tensor[0].numel()
+    while image.numel():
+        index, skipped = divmod(first, row)
+        rows = 0 if skipped else image.numel() // row
+        count = rows * row or min(row - skipped, image.numel())
+        if rows:
+            image[:count].view(rows, *tensor.shape[1:]).copy_(tensor[index : index + rows])
+        else:
+            _copy_part(image[:count], tensor[index], skipped)
+        image, first = image[count:], first + count
 
 
 class TensorTarget:

@@ -1,0 +1,75 @@
+"""The trainer's side of a snapshot: its bytes, front to back, into the arena."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from holdfast.engine.plan import Plan, Sources
+
+PIECE = 32 << 20
+"""Bytes after which the reader hears how far the copy has come."""
+
+
+class Reader(Protocol):
+    """Who takes the bytes out of the arena while they come in."""
+
+    def filled(self, end: int) -> None:
+        """All bytes before ``end`` are in the arena."""
+        ...
+
+    def await_drained(self, end: int) -> None:
+        """Returns when the bytes before ``end`` are not needed in the arena any more."""
+        ...
+
+
+class Filling:
+    """Writes bytes at rising positions into ``arena``: at those themselves, or round and round in its first ``ring``.
+
+    A ring holds at least two pieces, and a whole number of them. The ``reader`` takes out what is filled in.
+    """
+
+    def __init__(
+        self, arena: memoryview, reader: Reader | None = None, ring: int | None = None, piece: int = PIECE
+    ) -> None:  # fmt: skip
+        self._arena, self._reader, self._ring, self._piece = arena, reader, ring, piece
+        self._bound = 0
+
+    def put(self, begin: int, end: int, copy: Callable[[memoryview, int], None]) -> None:
+        """Has ``copy`` write the bytes from ``begin`` to ``end``: given a place, and which of its bytes come first."""
+        position = begin
+        while position < end:
+            if position >= self._bound:
+                self._go_on(position)
+            stop = min(end, self._bound)
+            at = position if self._ring is None else position % self._ring
+            copy(self._arena[at : at + stop - position], position - begin)
+            position = stop
+
+    def _go_on(self, position: int) -> None:
+        """Into the next piece. The reader hears first what there is: it may have to write that to make room."""
+        self._bound = (position // self._piece + 1) * self._piece
+        if self._reader is not None:
+            self._reader.filled(position)
+            if self._ring is not None:
+                self._reader.await_drained(self._bound - self._ring)
+
+
+def fill(filling: Filling, plan: Plan, sources: Sources, begin: int = 0, only: int = -1) -> None:
+    """Copies the shards that belong to any of the checkpoints ``only``, a bit for each, to places after ``begin``.
+
+    Raises what a source raises.
+    """
+    for shard in plan.shards:
+        if shard.members & only:
+            start, leaves = begin + shard.offset, sources[shard.item]
+            filling.put(start, start + len(shard.layout.header), _copier(memoryview(shard.layout.header)))
+            for name, (first, last) in shard.layout.ranges.items():
+                filling.put(start + first, start + last, leaves[name].copy_into)
+
+
+def _copier(data: memoryview) -> Callable[[memoryview, int], None]:
+    def copy(destination: memoryview, begin: int) -> None:
+        destination[:] = data[begin : begin + len(destination)]
+
+    return copy
