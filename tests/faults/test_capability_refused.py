@@ -14,6 +14,7 @@ import pytest
 from holdfast.cli import main
 from holdfast.errors import StorageError
 from holdfast.storage import platform
+from holdfast.storage.local import LocalStorage
 from holdfast.storage.probe import Probe, probe
 from holdfast.testing.faults import failing_call
 
@@ -58,18 +59,26 @@ def test_hard_links_refused(tmp_path: Path, said: Callable[[], tuple[int, str]])
     assert "✗ hard links Operation not permitted: small records are made in two steps" in words
 
 
-def test_reservation_refused(tmp_path: Path, said: Callable[[], tuple[int, str]]) -> None:
-    """Nothing depends on it."""
-    with failing_call("posix_fallocate", times=99, error=errno.ENOTSUP):
-        assert not probed(tmp_path).capabilities.reservation.works
-        code, words = said()
+def test_reservation_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], tuple[int, str]]
+) -> None:  # fmt: skip
+    """Nothing is lost by it, and checkpoints are written all the same."""
+    monkeypatch.setattr(platform, "reserve", lambda *arguments: False)
+    assert not probed(tmp_path).capabilities.reservation.works
+    code, words = said()
     assert code == 0
-    assert "✗ reserving Operation not supported, but not needed" in words
+    assert "✗ reserving not offered: a full disk is found while a save is written" in words
+    storage = LocalStorage(tmp_path / "run")
+    attempt = storage.begin("a", "b")
+    attempt.reserve("x", 4)
+    attempt.write("x", [memoryview(b"data")], 4)
+    attempt.commit(b"{}")
+    assert storage.read("a/x", limit=4) == b"data"
 
 
 def test_a_reservation_that_takes_no_room_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some file systems grant anything."""
-    monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: None)
+    monkeypatch.setattr(platform, "reserve", lambda *arguments: True)
     trial = probed(tmp_path).capabilities.reservation
     assert (trial.works, trial.lies) == (False, True)
 

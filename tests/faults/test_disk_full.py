@@ -6,11 +6,15 @@ import errno
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holdfast.engine.messages import CommitRequest, Failed, ShardRequest
+from holdfast.engine.persist import Shards, persist
 from holdfast.errors import StorageError
-from holdfast.storage.local import LocalStorage
+from holdfast.format.manifest import Manifest
+from holdfast.storage.local import LocalStorage, LocalTry
 from holdfast.storage.locks import RecordLock
 from holdfast.testing.storage_conformance import NAME, blocks
 
@@ -44,6 +48,28 @@ def test_a_save_fails_whole_and_earlier_checkpoints_stay(storage: LocalStorage, 
     assert storage.read("earlier/x", limit=1) == b"x"
     commit_small(storage, NAME)
     assert storage.list() == ["earlier", NAME]
+
+
+def test_it_is_known_before_the_first_byte(small_disk: Path) -> None:
+    """Also where only the last file does not fit: nothing was written in vain, and nothing is left."""
+    written: list[str] = []
+
+    class Watched(LocalTry):
+        def write(self, file: str, *arguments: Any) -> None:
+            written.append(file)
+
+    storage = LocalStorage(small_disk / "run")
+    begin = storage.begin
+    storage.begin = lambda *arguments: Watched(begin(*arguments).folder, "")  # type: ignore[method-assign]
+    manifest = Manifest(run="7f3a", attempt=1, ordinal=1, try_id="t", created="2026-11-26T00:00:00Z")
+    commit = CommitRequest(folder=storage.root, files=("small", "large"), manifest=manifest)
+    shards = Shards([ShardRequest("small", 0, 1, 4096), ShardRequest("large", 0, SIZE, SIZE)], memoryview(bytes(SIZE)))
+    outcome = persist(storage, commit, shards, [])
+    assert isinstance(outcome, Failed)
+    assert "reserve room for" in outcome.message
+    assert "free some space" in outcome.message
+    assert written == []
+    assert storage.list() == []
 
 
 def test_no_half_written_record_takes_a_name(storage: LocalStorage) -> None:

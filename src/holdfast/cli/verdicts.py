@@ -86,10 +86,11 @@ def _direct(trial: Trial) -> Verdict:
 
 
 def _reservation(trial: Trial) -> Verdict:
-    words = "but not needed: a full disk fails the save that hits it, whole"
     if not trial.works:
-        return Verdict("reserving", False, f"{trial.because}, {words}")
-    return Verdict("reserving", True, f"room can be set aside, {words}")
+        return Verdict(
+            "reserving", False, f"{trial.because}: a full disk is found while a save is written, which fails whole"
+        )
+    return Verdict("reserving", True, "a full disk is known before the first byte of a save")
 
 
 def _medium(mount: Mount) -> Verdict:

@@ -112,6 +112,8 @@ def _commit(
     try_id = f"{commit.manifest.try_id}-{os.urandom(4).hex()}"
     attempt = storage.begin(unhashed(str(commit.manifest.name)), try_id)
     try:
+        for file in commit.files:
+            attempt.reserve(file, shards.size_of(file))
         files = {file: shards.write(attempt, file) for file in commit.files}
         if commit.read_back:
             for file, record in files.items():
@@ -140,6 +142,9 @@ class Shards:
         self._shards = {one.file: one for one in shards}
         self._arena = arena
         self._records: dict[str, FileRecord] = {}
+
+    def size_of(self, file: str) -> int:
+        return self._shards[file].size
 
     def write(self, attempt: Try, file: str) -> FileRecord:
         """Writes ``file``, and digests it on the way if that was not done yet."""

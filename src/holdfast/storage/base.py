@@ -32,9 +32,9 @@ class Try(Protocol):
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Writes the new file ``file`` of ``size`` bytes and makes it durable.
 
-        ``file`` is a plain name, new in this try or reserved in it, and not ``manifest.json``. ``blocks`` are the bytes in order; what
-        they hold after ``size``, the padding of the last block, is not kept. Blocks at memory addresses and of
-        lengths that are multiples of 4096 bytes go past the page cache where the file system takes that.
+        ``file`` is a plain name, new in this try or reserved by it, and not ``manifest.json``. ``blocks`` are the bytes
+        in order; what they hold after ``size``, the padding of the last block, is not kept. Blocks at memory addresses
+        and of lengths that are multiples of 4096 bytes go past the page cache where the file system takes that.
         Raises `StorageError` if bytes were refused or lost, and `UsageError` if the blocks hold fewer than ``size``
         bytes or the try is over.
         """

@@ -161,7 +161,8 @@ def _reservation(folder: str, size: int) -> Trial:
     path = os.path.join(folder, "reserved")
     descriptor = os.open(path, platform.CREATE, 0o666)
     try:
-        platform.reserve(descriptor, size)
+        if not platform.reserve(descriptor, size):
+            return Trial(works=False, because="not offered")
         # In units of 512 bytes, whatever the file system's blocks are.
         reserved = os.fstat(descriptor).st_blocks * 512 >= size
     finally:

@@ -18,9 +18,14 @@ class FileWriter:
     """
 
     def __init__(self, path: str, *, direct: bool) -> None:
+        self.path = path
         self._descriptor = os.open(path, platform.CREATE, 0o666)
         self.written = 0
         self.direct = direct and platform.set_direct(self._descriptor, True)
+
+    def reserve(self, size: int) -> None:
+        """Sets room for ``size`` bytes aside, where the file system offers that. Raises `OSError` if there is none."""
+        platform.reserve(self._descriptor, size)
 
     def write(self, block: memoryview, needed: int) -> None:
         """Writes ``block``, or at least its first ``needed`` bytes: what follows them is padding."""
@@ -58,11 +63,16 @@ def write_file(path: str, blocks: Iterable[memoryview], size: int, *, direct: bo
     """
     writer = FileWriter(path, direct=direct)
     try:
-        for block in blocks:
-            data = block.cast("B")
-            writer.write(data, min(len(data), size - writer.written))
-        if writer.written < size:
-            raise UsageError(f"the blocks for {path} hold {writer.written:,} bytes, {size:,} were announced")
-        writer.finish(size)
+        fill_file(writer, blocks, size)
     finally:
         writer.close()
+
+
+def fill_file(writer: FileWriter, blocks: Iterable[memoryview], size: int) -> None:
+    """Like `write_file`, into the file of ``writer``, which nothing was written to yet."""
+    for block in blocks:
+        data = block.cast("B")
+        writer.write(data, min(len(data), size - writer.written))
+    if writer.written < size:
+        raise UsageError(f"the blocks for {writer.path} hold {writer.written:,} bytes, {size:,} were announced")
+    writer.finish(size)

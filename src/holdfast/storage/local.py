@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
 from holdfast.storage import platform
 from holdfast.storage.base import Names
-from holdfast.storage.direct import write_file
+from holdfast.storage.direct import FileWriter, fill_file, write_file
 from holdfast.storage.failures import other_bytes, reported, wrong_size
 from holdfast.storage.medium import read_medium
 from holdfast.storage.paths import (
@@ -219,13 +219,24 @@ class LocalTry:
         self.folder = folder
         self.final = final
         self._state = TryState(folder)
+        self._reserved: dict[str, FileWriter] = {}
+
+    def reserve(self, file: str, size: int) -> None:
+        """Makes the file, with room for its bytes and none of them."""
+        check_shard_name(file)
+        path = self._locate(file)
+        with self._state.acting(), reported("reserve room for", path):
+            writer = self._reserved[file] = FileWriter(path, direct=True)
+            writer.reserve(size)
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Writes one shard and makes it durable."""
         check_shard_name(file)
         path = self._locate(file)
         with self._state.acting(), reported("write", path):
-            write_file(path, blocks, size)
+            writer = self._reserved.pop(file, None) or FileWriter(path, direct=True)
+            with contextlib.closing(writer):
+                fill_file(writer, blocks, size)
             self._state.sizes[file] = size
 
     def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
@@ -241,6 +252,8 @@ class LocalTry:
             self.final = os.path.join(os.path.dirname(self.final), name)
         path = self._locate(MANIFEST_FILE)
         with self._state.acting():
+            if self._reserved:
+                raise UsageError(f"{', '.join(self._reserved)} was reserved in {self.folder} and never written")
             with reported("write", path):
                 write_file(path, [memoryview(manifest)], len(manifest), direct=False)
                 self._state.sizes[MANIFEST_FILE] = len(manifest)
@@ -256,6 +269,9 @@ class LocalTry:
     def abandon(self) -> None:
         """Removes what was written, as far as that works."""
         self._state.end("was abandoned")
+        for writer in self._reserved.values():
+            writer.close()
+        self._reserved.clear()
         with contextlib.suppress(OSError):
             remove(self.folder)
 

@@ -160,6 +160,13 @@ class MemoryTry:
         self.final = final
         self._storage = storage
         self._state = TryState(partial)
+        self._reserved: set[str] = set()
+
+    def reserve(self, file: str, size: int) -> None:
+        """There is nothing to set aside."""
+        check_shard_name(file)
+        with self._state.acting():
+            self._reserved.add(file)
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Keeps one shard."""
@@ -170,6 +177,7 @@ class MemoryTry:
                 raise UsageError(f"the blocks for {file} hold {len(data):,} bytes, {size:,} were announced")
             self._storage.create(f"{self.partial}/{file}", data[:size])
             self._state.sizes[file] = size
+            self._reserved.discard(file)
 
     def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
         """Gives what is kept of one shard."""
@@ -182,6 +190,8 @@ class MemoryTry:
             check_name(name)
             self.final = name
         with self._state.acting(), self._storage.lock:
+            if self._reserved:
+                raise UsageError(f"{', '.join(self._reserved)} was reserved in {self.partial} and never written")
             self._storage.require_free(self.final)
             self._storage.create(f"{self.partial}/{MANIFEST_FILE}", manifest)
             self._state.sizes[MANIFEST_FILE] = len(manifest)

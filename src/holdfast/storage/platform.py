@@ -6,6 +6,7 @@ reads or record locks, and reading works there.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import sys
@@ -24,6 +25,9 @@ LOCK = os.O_RDWR | os.O_CREAT | _PLAIN
 
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
 _VECTOR_LIMIT = 1024
+_KEEP_SIZE = 1
+"""FALLOC_FL_KEEP_SIZE (Linux)."""
+_NO_RESERVATION = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -93,11 +97,21 @@ def _space(path: str) -> tuple[int, int] | tuple[None, None]:
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
 
-def reserve(descriptor: int, size: int) -> None:
-    """Has the file system set aside ``size`` bytes for the file. Raises `OSError` where it does not."""
-    if not hasattr(os, "posix_fallocate"):
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-    os.posix_fallocate(descriptor, 0, size)
+def reserve(descriptor: int, size: int) -> bool:
+    """Has the file system set aside ``size`` bytes for the file, whose length stays; False where it cannot do that.
+
+    Raises `OSError` if there is no room. Not by posix_fallocate: where that is not offered it writes every block.
+    """
+    if not sys.platform.startswith("linux") or not size:
+        return False
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if fallocate(descriptor, _KEEP_SIZE, 0, size) == 0:
+        return True
+    error = ctypes.get_errno()
+    if error in _NO_RESERVATION:
+        return False
+    raise OSError(error, os.strerror(error))
 
 
 def read_some(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:

@@ -240,6 +240,10 @@ class FaultyTry:
         self._storage = storage
         self._inner = inner
 
+    def reserve(self, file: str, size: int) -> None:
+        with self._storage.at("reserve"):
+            self._inner.reserve(file, size)
+
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         with self._storage.at("write") as due:
             self._inner.write(file, due.carried(blocks), due.kept(size))

@@ -234,6 +234,28 @@ class StorageConformance:
         with pytest.raises(UsageError, match="has failed"):
             attempt.commit(b"{}")
 
+    def test_what_is_reserved_is_written_like_anything_else(self, storage: Storage) -> None:
+        """No byte of it is there before, and none too many after."""
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.reserve("x", 100_000)
+        attempt.reserve("y", 3)
+        attempt.reserve("empty", 0)
+        attempt.write("y", blocks(b"abc"), 3)
+        attempt.write("x", blocks(b"x" * 100_000), 100_000)
+        attempt.write("empty", blocks(), 0)
+        attempt.commit(b"{}")
+        assert storage.list_files(NAME) == {"empty": 0, "manifest.json": 2, "x": 100_000, "y": 3}
+        assert self.raw_read(storage, f"{NAME}/x") == b"x" * 100_000
+
+    def test_what_is_reserved_and_not_written_is_not_committed(self, storage: Storage) -> None:
+        """An empty file would stand for bytes that never came."""
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.reserve("x", 10)
+        with pytest.raises(UsageError, match="x was reserved in .* and never written"):
+            attempt.commit(b"{}")
+        attempt.abandon()
+        assert self.raw_names(storage) == set()
+
     def test_a_commit_onto_an_existing_name_is_refused(self, storage: Storage) -> None:
         """A checkpoint is never replaced: the second try fails, and the first one's bytes stay."""
         self.committed(storage)
