@@ -71,7 +71,8 @@ def bytes_of(entry: Entry, targets: Targets) -> int:
     for item, leaves in targets.items():
         for name in leaves:
             for chunk in _resolve(entry.manifest.items, item, name).chunks:
-                blocks.update((chunk.file, index) for index in _blocks(records[chunk.file], chunk))
+                for index in _blocks(records[chunk.file], chunk):
+                    blocks.add((chunk.file, index))
     spans = (block_span(records[file], index) for file, index in blocks)
     return sum(end - begin for begin, end in spans)
 

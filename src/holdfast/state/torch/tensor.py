@@ -16,6 +16,7 @@ from holdfast.types import TensorSpec
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+_LAZY = (UninitializedParameter, UninitializedBuffer)
 _WRITABLE = 0x200
 """What `PyMemoryView_FromMemory` calls ``PyBUF_WRITE``."""
 _view = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
@@ -114,7 +115,7 @@ def new(spec: TensorSpec, path: str) -> tuple[torch.Tensor, TensorTarget]:
 
 def is_uninitialized(tensor: object) -> bool:
     """Whether this is a parameter of a lazy module that has not seen its first batch."""
-    return isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+    return issubclass(type(tensor), _LAZY)  # isinstance() runs code of torch for each parameter that it is asked of
 
 
 def spec_of(tensor: torch.Tensor, path: str) -> TensorSpec:
