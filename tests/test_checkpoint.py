@@ -279,6 +279,16 @@ def test_a_checkpoint_that_was_replaced_is_refused(run_folder, newest):
         found.verify()
 
 
+def test_the_manifest_is_not_taken_apart_again(run_folder, monkeypatch):
+    """What was opened is known: verifying and loading only look whether its bytes are still the same."""
+    found, opened = latest(run_folder), []
+    for module in ("holdfast.engine.catalog.open_manifest", "holdfast.engine.catalog.open_outline"):
+        monkeypatch.setattr(module, lambda *_, **__: opened.append(1))
+    found.verify()
+    found.load_into(model=Tiny())
+    assert not opened
+
+
 # Loading.
 
 

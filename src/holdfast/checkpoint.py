@@ -17,7 +17,7 @@ import msgspec
 from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.holds import hold
 from holdfast.engine.lineage import usable
-from holdfast.engine.place import find, find_run, reopen
+from holdfast.engine.place import find, find_run, reopen, require_unchanged
 from holdfast.engine.verify import verify
 from holdfast.errors import CorruptError, HoldfastWarning, MisfitError, NotFoundError, UsageError
 from holdfast.format.dtypes import nbytes
@@ -192,7 +192,7 @@ class Checkpoint:
         Raises `CorruptError` that names the file and the first bytes that differ, `NotFoundError` if the checkpoint
         was deleted since.
         """
-        self._reopen()
+        require_unchanged(self._storage, self._entry)
         verify(self._storage, self._entry, tampering=tampering)
 
     def load_into(
@@ -223,7 +223,7 @@ class Checkpoint:
                 "Build them as they were when they were saved:",
                 (*(f"{one}.{did_you_mean(name, left)}" for name, one in zip(absent, gone, strict=True)), *problems),
             )
-        self._reopen()
+        require_unchanged(self._storage, self._entry)
         if verify_first:
             verify(self._storage, _part(self._entry, restores))
         load(self._storage, self._entry, restores)
@@ -234,12 +234,6 @@ class Checkpoint:
             return decode(value, None)
         except (CorruptError, MisfitError) as error:
             raise type(error)(f"{self.name}: {path}: {error}") from error
-
-    def _reopen(self) -> None:
-        """Afresh: files may have gone, or been cut short, since the checkpoint was opened."""
-        now = reopen(self._storage, self.name)
-        if now.manifest.digest != self.manifest.digest:
-            raise CorruptError(f"{self.name}: was replaced by another checkpoint since it was opened; open it again.")
 
     def _report(self, restores: Mapping[str, Restore], notes: Iterable[str]) -> LoadReport:
         targets = [target for one in restores.values() for target in one.targets.values()]

@@ -24,8 +24,10 @@ class Counting(MemoryStorage):
     def __init__(self):
         super().__init__()
         self.reads = []
+        self.buffers = []
 
     def read_into(self, path, offset, buffers):
+        self.buffers += buffers
         self.reads.append((offset, offset + sum(one.nbytes for one in buffers)))
         super().read_into(path, offset, buffers)
 
@@ -126,6 +128,17 @@ def test_tensors_that_are_no_longer_tied_both_get_their_bytes():
     read(storage, entry, {"model": {"one": one, "two": two, "same": ArrayTarget(first, "x")}})
     assert first.tobytes() == second.tobytes() == data[5:]
     assert len(storage.reads) == 3
+
+
+def test_tied_tensors_are_read_straight_to_their_one_place():
+    """The second name asks for the same bytes in the same place: nothing is read or copied twice for it."""
+    data = pattern(3 * BLOCK)
+    storage, entry = stored(data, {"one": whole(0, 3 * BLOCK)}, aliases=[("same", "one")])
+    array, one = target(3 * BLOCK)
+    read(storage, entry, {"model": {"one": one, "same": ArrayTarget(array, "x")}})
+    assert array.tobytes() == data
+    assert len(storage.buffers) == 3
+    assert all(np.shares_memory(np.frombuffer(buffer, np.uint8), array) for buffer in storage.buffers)
 
 
 def test_chunks_are_put_together():

@@ -290,3 +290,46 @@ def test_a_state_that_is_none_is_refused(save, state):
     record = save(optimizer).record
     with pytest.raises(MisfitError, match="state in the checkpoint is not one of each parameter"):
         adapt("optimizer", optimizer).prepare(msgspec.structs.replace(record, tree={**record.tree, "state": state}))
+
+
+class Number(int):
+    """Counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        type(self).compared += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+def test_loading_compares_each_parameter_with_a_few_others(save):
+    """Torch searches the numbers of all parameters for each tensor of the state, which takes minutes for very many."""
+    parameters = [nn.Parameter(torch.ones(1)) for _ in range(300)]
+    optimizer = optim.Adam(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones(1)
+    optimizer.step()
+    fresh = optim.Adam(parameters)
+    restore = adapt("optimizer", fresh).prepare(save(optimizer, "optimizer").record)
+    (group,) = restore.state["param_groups"]
+    group["params"] = [Number(one) for one in group["params"]]
+    Number.compared = 0
+    restore.apply()
+    assert Number.compared < 20 * len(parameters)
+    assert type(fresh.state_dict()["param_groups"][0]["params"]) is list
+    assert all(one in fresh.state for one in parameters)
+
+
+def test_an_optimizer_that_loads_by_itself_gets_plain_lists(save, load):
+    """What it makes of them is its own business, and is saved again."""
+
+    class Own(optim.SGD):
+        def load_state_dict(self, state_dict):
+            self.loaded = state_dict
+            super().load_state_dict(state_dict)
+
+    optimizer = Own(net().parameters(), lr=0.1)
+    load(optimizer, save(optimizer))
+    assert type(optimizer.loaded["param_groups"][0]["params"]) is list

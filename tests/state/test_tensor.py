@@ -11,7 +11,8 @@ from holdfast.errors import MisfitError, UnsafeValueError
 from holdfast.format.dtypes import DTYPES, nbytes
 from holdfast.state.adapt import adapt
 from holdfast.state.array import ArraySource, ArrayTarget
-from holdfast.state.torch.tensor import TensorSource, TensorTarget
+from holdfast.state.torch import tensor as memory
+from holdfast.state.torch.tensor import TensorSource
 from holdfast.types import TensorSpec
 
 
@@ -44,7 +45,7 @@ def test_every_dtype_and_shape_survives_bit_for_bit(name, shape):
     """What goes out comes in with the same bits, NaN payloads included."""
     tensor = some(getattr(torch, name), shape)
     fresh = torch.empty_like(tensor)
-    target = TensorTarget(fresh, "t")
+    target = memory.target(fresh, "t")
     target.buffer()[:] = copied_out(tensor)
     target.finish()
     assert bits(fresh) == bits(tensor)
@@ -96,7 +97,7 @@ def test_views_and_subclasses_are_filled_in_place(kind):
     """A tensor of any layout receives the elements without moving."""
     tensor, live = VIEWS[kind](), VIEWS[kind]()
     address = live.data_ptr()
-    target = TensorTarget(live, "t")
+    target = memory.target(live, "t")
     buffer = target.buffer()
     assert target.buffer().obj is buffer.obj or np.shares_memory(target.buffer(), buffer)
     buffer[:] = copied_out(tensor)
@@ -108,7 +109,7 @@ def test_views_and_subclasses_are_filled_in_place(kind):
 def test_a_contiguous_tensor_is_its_own_buffer():
     """Reading into it needs no second memory."""
     tensor = torch.zeros(4)
-    TensorTarget(tensor, "t").buffer()[:] = np.arange(4, dtype="f4").tobytes()
+    memory.target(tensor, "t").buffer()[:] = np.arange(4, dtype="f4").tobytes()
     assert torch.equal(tensor, torch.arange(4.0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
-from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, open_manifest, open_outline
+from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, check_digest, open_manifest, open_outline
 from holdfast.format.names import CheckpointName
 from holdfast.storage.base import Storage
 from holdfast.storage.paths import MANIFEST_FILE
@@ -86,18 +86,37 @@ class Catalog:
 
         Raises `NotFoundError`, `CorruptError` or `UnsupportedFormatError`.
         """
+        files = self._files(name)
+        known = self._known.get(name)
+        if known is None:
+            data = self._manifest(name)
+            known = _entry(name, data, (open_outline if self.outlines else open_manifest)(data, where=name))
+        _check_sizes(name, files, known.manifest)
+        self._known[name] = known
+        return known
+
+    def require_unchanged(self, entry: Entry) -> None:
+        """Raises `CorruptError` unless ``entry`` is still what is there: the same manifest, files of the right sizes.
+
+        The digest tells: a manifest of the same bytes was checked when it was opened. Another one raises what `entry`
+        does, if that cannot be read.
+        """
+        files = self._files(entry.name)
+        if check_digest(self._manifest(entry.name), where=entry.name) != entry.manifest.digest:
+            self.entry(entry.name)  # which says so if the other one cannot be read
+            raise CorruptError(f"{entry.name}: was replaced by another checkpoint since it was opened; open it again.")
+        _check_sizes(entry.name, files, entry.manifest)
+
+    def _files(self, name: str) -> dict[str, int]:
         files = self.storage.list_files(name)
         if MANIFEST_FILE not in files:
             raise CorruptError(
                 f"{name}: has no {MANIFEST_FILE}, so it was never committed. Delete it, or use another checkpoint."
             )
-        known = self._known.get(name)
-        if known is None:
-            data = self.storage.read(f"{name}/{MANIFEST_FILE}", limit=MANIFEST_LIMIT)
-            known = _entry(name, data, (open_outline if self.outlines else open_manifest)(data, where=name))
-        _check_sizes(name, files, known.manifest)
-        self._known[name] = known
-        return known
+        return files
+
+    def _manifest(self, name: str) -> bytes:
+        return self.storage.read(f"{name}/{MANIFEST_FILE}", limit=MANIFEST_LIMIT)
 
 
 def _entry(name: str, data: bytes, manifest: Manifest) -> Entry:

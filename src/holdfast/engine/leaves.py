@@ -37,7 +37,7 @@ class Target(Protocol):
 
     def buffer(self) -> memoryview:
         """Writable flat bytes, the same at every call: the tensor's own memory, or a staging buffer where that is
-        not contiguous, not on the CPU or of another dtype.
+        not contiguous, not on the CPU or of another dtype. Valid as long as the target is, until it is finished.
         """
         ...
 

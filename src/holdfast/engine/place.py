@@ -91,11 +91,24 @@ def reopen(storage: LocalStorage, name: str) -> Entry:
 
     Raises `NotFoundError` with the names there are, `CorruptError` or `UnsupportedFormatError`.
     """
+    _require_there(storage, name)
+    return Catalog(storage).entry(name)
+
+
+def require_unchanged(storage: LocalStorage, entry: Entry) -> None:
+    """Looks afresh whether the checkpoint is still the one that was opened, and its files have their sizes.
+
+    Raises `NotFoundError` with the names there are, or `CorruptError`.
+    """
+    _require_there(storage, entry.name)
+    Catalog(storage).require_unchanged(entry)
+
+
+def _require_there(storage: LocalStorage, name: str) -> None:
     names = storage.list()
     if name not in names:
         others = ", ".join(one for one in names if CheckpointName.parse(one)) or "none"
         raise NotFoundError(f"{storage.url}: has no checkpoint {name!r}. It has: {others}.")
-    return Catalog(storage).entry(name)
 
 
 def check_path(path: str | os.PathLike[str], where: str = "") -> None:

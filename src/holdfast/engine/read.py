@@ -7,11 +7,14 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from holdfast.engine.catalog import Entry, shard_files
 from holdfast.engine.leaves import Target
 from holdfast.engine.parallel import Job, run_jobs, scratch
 from holdfast.format.digests import block_span, check_block
 from holdfast.format.dtypes import nbytes
+from holdfast.garbage import no_collection
 from holdfast.storage.base import Storage
 from holdfast.types import Advance, Chunk, FileRecord, ItemRecord, TensorRecord, TensorSpec
 
@@ -23,8 +26,7 @@ _PIECES = 32
 that costs less than what the kernel and the digest do for each piece."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True, gc=False):
     """Bytes ``begin`` to ``end`` of a file and the memory they belong in."""
 
     begin: int
@@ -39,16 +41,14 @@ def read(storage: Storage, entry: Entry, targets: Targets, *, advance: Advance =
     `CorruptError` that names the file and the byte range of a block that is not the one that was committed, or
     `StorageError`; then some targets have been filled and none is finished.
     """
-    plan = _Plan()
-    for item, leaves in targets.items():
-        for name, target in leaves.items():
-            plan.add(_resolve(entry.manifest.items, item, name), target)
-    records = shard_files(entry.manifest)
-    jobs = [
-        _job(storage, f"{entry.name}/{file}", records[file], index, parts)
-        for file, segments in plan.segments.items()
-        for index, parts in _by_block(records[file], segments)
-    ]
+    with no_collection():
+        plan = _planned(entry, targets)
+        records = shard_files(entry.manifest)
+        jobs = [
+            _job(storage, f"{entry.name}/{file}", records[file], index, parts)
+            for file, segments in plan.segments.items()
+            for index, parts in _by_block(records[file], segments)
+        ]
     run_jobs(jobs, advance)
     for place in plan.scattered:
         place()
@@ -57,13 +57,22 @@ def read(storage: Storage, entry: Entry, targets: Targets, *, advance: Advance =
             target.finish()
 
 
+def _planned(entry: Entry, targets: Targets) -> _Plan:
+    plan = _Plan()
+    for item, leaves in targets.items():
+        for name, target in leaves.items():
+            plan.add(_resolve(entry.manifest.items, item, name), target)
+    return plan
+
+
 def bytes_of(entry: Entry, targets: Targets) -> int:
     """How much `read` will read for ``targets``, for a progress bar: whole blocks."""
     records, blocks = shard_files(entry.manifest), set[tuple[str, int]]()
     for item, leaves in targets.items():
         for name in leaves:
             for chunk in _resolve(entry.manifest.items, item, name).chunks:
-                blocks.update((chunk.file, index) for index in _blocks(records[chunk.file], chunk))
+                for index in _blocks(records[chunk.file], chunk):
+                    blocks.add((chunk.file, index))
     spans = (block_span(records[file], index) for file, index in blocks)
     return sum(end - begin for begin, end in spans)
 
@@ -78,28 +87,20 @@ class _Plan:
     """The segments to be read by file, and what is to be done with them behind that."""
 
     segments: dict[str, list[Segment]] = field(default_factory=dict)
-    _known: set[tuple[str, int, int]] = field(default_factory=set)
     scattered: list[Callable[[], None]] = field(default_factory=list)
 
     def add(self, stored: TensorRecord, target: Target) -> None:
         memory = target.buffer()
         for chunk in stored.chunks:
             if chunk.begin != chunk.end:
-                self._add(chunk, self._place(stored, chunk, memory))
-
-    def _add(self, chunk: Chunk, memory: memoryview) -> None:
-        """Tied tensors are the same bytes in the same place, and are read once."""
-        key = (chunk.file, chunk.begin, ctypes.addressof(ctypes.c_char.from_buffer(memory)))
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.segments.setdefault(chunk.file, []).append(Segment(chunk.begin, chunk.end, memory))
+                place = memory if chunk.sizes == stored.shape else self._place(stored, chunk, memory)
+                self.segments.setdefault(chunk.file, []).append(Segment(chunk.begin, chunk.end, place))
 
     def _place(self, stored: TensorRecord, chunk: Chunk, memory: memoryview) -> memoryview:
         """The chunk's part of the tensor, if that is one stretch: whole rows of the first axis. Else new memory."""
         if chunk.sizes[1:] == stored.shape[1:]:
             row = nbytes(TensorSpec(stored.dtype, stored.shape[1:]))
-            begin = chunk.offsets[0] * row if chunk.offsets else 0
+            begin = chunk.offsets[0] * row
             return memory[begin : begin + chunk.end - chunk.begin]
         buffer = memoryview(bytearray(chunk.end - chunk.begin))
         self.scattered.append(lambda: _scatter(stored, chunk, buffer, memory))
@@ -117,12 +118,24 @@ def _scatter(stored: TensorRecord, chunk: Chunk, buffer: memoryview, memory: mem
 
 def _by_block(record: FileRecord, segments: list[Segment]) -> Iterator[tuple[int, list[Segment]]]:
     """The blocks of a file that hold something of ``segments``, each with the parts of those that lie in it."""
-    segments = sorted(segments, key=lambda one: one.begin)
     blocks: dict[int, list[Segment]] = {}
-    for segment in segments:
-        for index in _blocks(record, segment):
-            blocks.setdefault(index, []).append(_within(segment, *block_span(record, index)))
+    for segment in sorted(_distinct(segments), key=lambda one: one.begin):
+        indices = _blocks(record, segment)
+        for index in indices:
+            part = segment if len(indices) == 1 else _within(segment, *block_span(record, index))
+            blocks.setdefault(index, []).append(part)
     yield from blocks.items()
+
+
+def _distinct(segments: list[Segment]) -> list[Segment]:
+    """Tied tensors are the same bytes in the same place, and are read once."""
+    if len({one.begin for one in segments}) == len(segments):
+        return segments
+    return list({(one.begin, _address(one.memory)): one for one in segments}.values())
+
+
+def _address(memory: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def _blocks(record: FileRecord, part: Segment | Chunk) -> range:
@@ -134,8 +147,6 @@ def _blocks(record: FileRecord, part: Segment | Chunk) -> range:
 
 def _within(segment: Segment, begin: int, end: int) -> Segment:
     first, last = max(begin, segment.begin), min(end, segment.end)
-    if (first, last) == (segment.begin, segment.end):
-        return segment
     return Segment(first, last, segment.memory[first - segment.begin : last - segment.begin])
 
 

@@ -15,6 +15,7 @@ from holdfast.errors import CorruptError, UnsupportedFormatError, UsageError
 from holdfast.format.names import CheckpointName, default_label
 from holdfast.format.reasons import ON_ERROR
 from holdfast.format.validation import validate_items, validate_name, validate_progress
+from holdfast.garbage import no_collection
 from holdfast.storage.paths import MANIFEST_FILE as MANIFEST_FILE
 from holdfast.types import ItemRecord, Json, Part, Progress
 
@@ -158,6 +159,7 @@ def seal_document(document: dict[str, Json]) -> bytes:
     return data[:start] + _own_digest(data).encode() + data[start + _HEX :]
 
 
+@no_collection()
 def open_manifest(data: bytes, *, where: str) -> Manifest:
     """The manifest in ``data``, the bytes of the ``manifest.json`` of the checkpoint ``where``.
 

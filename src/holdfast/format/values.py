@@ -49,6 +49,7 @@ TAGS: frozenset[str] = frozenset({*_BY_TAG, *_MAPPING_OF, DEFAULT_DICT, *_REFERE
 
 _COMPOUND: frozenset[type] = frozenset({list, defaultdict, *_MAPPINGS, *_STANDARD})
 """Types whose values are taken apart, and so are never a leaf."""
+_NESTED = (list, dict)
 _JSON_TYPES = {type(None), bool, int, float, str, list, dict}
 _REGISTERED: dict[type, Codec] = {}
 _REGISTERED_TAGS: dict[str, Codec] = {}
@@ -174,26 +175,35 @@ class _Decoder:
         self._leaf = leaf
 
     def decode(self, json: Json, path: str, depth: int) -> Any:
-        if not isinstance(json, list | dict):
+        if not isinstance(json, _NESTED):
             return json
         if depth > MAX_DEPTH:
             raise CorruptError(f"{_shown(path)}: a stored value is nested more than {MAX_DEPTH} deep")
         if isinstance(json, list):
             return [self.decode(item, _below(path, index), depth + 1) for index, item in enumerate(json)]
-        tag = next((key for key in json if key.startswith("$")), None)
-        if tag is None:
-            return {key: self.decode(item, _below(path, key), depth + 1) for key, item in json.items()}
+        for key in json:
+            if key[:1] == "$":
+                return self._decode_tagged(key, json, path, depth)
+        below = f"{path}/" if path else ""
+        return {key: self.decode(item, below + key, depth + 1) for key, item in json.items()}
+
+    def _decode_tagged(self, tag: str, json: dict[str, Json], path: str, depth: int) -> Any:
         if len(json) != 1:
             raise CorruptError(f"{_shown(path)}: {tag!r} stands beside other keys")
-        return self._decode_tagged(tag, json[tag], path, depth)
-
-    def _decode_tagged(self, tag: str, payload: Json, path: str, depth: int) -> Any:
         try:
-            return self._decode_built_in(tag, payload, path, depth)
+            if tag in _REFERENCES:
+                return self._decode_reference(tag, json[tag], path)
+            return self._decode_built_in(tag, json[tag], path, depth)
         except HoldfastError:
             raise
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CorruptError(f"{_shown(path)}: {tag!r} does not hold what it should: {error}") from error
+
+    def _decode_reference(self, tag: str, payload: Json, path: str) -> Any:
+        value = NotImplemented if self._leaf is None else self._leaf(tag, payload)
+        if value is NotImplemented:
+            raise CorruptError(f"{_shown(path)}: {tag!r} refers to a tensor where only plain values can be")
+        return value
 
     def _decode_built_in(self, tag: str, payload: Json, path: str, depth: int) -> Any:
         if tag in _MAPPING_OF:
@@ -212,8 +222,6 @@ class _Decoder:
         if codec is not None:
             return _user_decoded(codec, self.decode(payload, path, depth + 1), path)
         value = NotImplemented if self._leaf is None else self._leaf(tag, payload)
-        if value is NotImplemented and tag in _REFERENCES:
-            raise CorruptError(f"{_shown(path)}: {tag!r} refers to a tensor where only plain values can be")
         if value is NotImplemented:
             raise MisfitError(
                 f"{_shown(path)}: nothing here reads the tag {tag!r}; register its codec "

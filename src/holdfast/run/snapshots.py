@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.engine.checkpointer import ItemDraft
 from holdfast.errors import SaveError, UnsafeValueError
 from holdfast.format.reasons import ASKED, AT_END
+from holdfast.garbage import no_collection
 from holdfast.run.boundary import Boundary, Observer
 from holdfast.run.drafts import Content, Firing
 from holdfast.run.items import Items
@@ -64,6 +65,7 @@ class Snapshots:
         """The boundary is where the run was resumed, so it needs no save, but by savers that have lost theirs."""
         self._saves.mark_saved(self._here())
 
+    @no_collection()
     def reserve(self) -> None:
         """Sets the arena aside once the optimizer has its state: a lack of memory shows now, not at the first save."""
         if self._reserved or self.boundary is None or not self.boundary.progress.step:
@@ -139,6 +141,7 @@ class Snapshots:
         with self._saves.meter.stopping():
             return self._save_firing(boundary, self._saves.firing())
 
+    @no_collection()
     def _save_firing(self, boundary: Boundary, firing: Firing) -> bool:
         try:
             stored = self._loop.stored(boundary)

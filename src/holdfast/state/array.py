@@ -72,6 +72,12 @@ source = ArraySource
 target = ArrayTarget
 
 
+def new(spec: TensorSpec, path: str) -> tuple[Array, ArrayTarget]:
+    """A new array, its elements not set, and the target that fills it."""
+    array = empty(spec, path)
+    return array, ArrayTarget(array, path, spec)
+
+
 def spec_of(array: Array, path: str) -> TensorSpec:
     """Dtype and shape. Raises `UnsafeValueError` for what is not plain numbers in plain memory."""
     if type(array) not in (np.ndarray, np.memmap):

@@ -11,6 +11,7 @@ from holdfast.engine.catalog import Entry
 from holdfast.engine.checkpointer import ItemDraft
 from holdfast.engine.read import bytes_of, read
 from holdfast.errors import CorruptError, HoldfastError, MisfitError, StorageError
+from holdfast.garbage import no_collection
 from holdfast.state.item import Captured, Item, Restore, resolved
 from holdfast.state.leaf import LeafRestore
 from holdfast.state.tree import capture_tree, restore_tree
@@ -21,6 +22,7 @@ INTERNAL = ("data", "gradients", "rng", "values")
 """Items that a run itself adds."""
 
 
+@no_collection()
 def fit(
     entry: Entry, items: Mapping[str, Item], *, strict: bool = True, cast: bool = False
 ) -> tuple[dict[str, Restore], list[str]]:
@@ -68,6 +70,7 @@ def _quiet(_: int) -> None:
     return None
 
 
+@no_collection()
 def _apply(restores: Mapping[str, Restore], done: list[Restore]) -> None:
     for one in restores.values():
         done.append(one)

@@ -28,7 +28,7 @@ class Memory(Protocol):
 
     def spec_of(self, leaf: Any, path: str, /) -> TensorSpec: ...
 
-    def empty(self, spec: TensorSpec, path: str, /) -> Any: ...
+    def new(self, spec: TensorSpec, path: str, /) -> tuple[Any, Target]: ...
 
 
 def tag_of(value: object) -> str | None:
@@ -108,9 +108,10 @@ class Scattering:
         if tag not in (TENSOR, ARRAY):
             return NotImplemented
         name = self.checked(payload)
-        if (tag, name) not in self._leaves:
-            self._leaves[tag, name] = self._place(tag, name)
-        return self._leaves[tag, name]
+        leaf = self._leaves.get((tag, name))
+        if leaf is None:
+            leaf = self._leaves[tag, name] = self._place(tag, name)
+        return leaf
 
     def checked(self, payload: Json) -> str:
         """The name in a reference. Raises `CorruptError` if no tensor has it."""
@@ -125,10 +126,13 @@ class Scattering:
 
     def new(self, tag: str, name: str) -> Any:
         """A new leaf for the stored bytes of ``name``."""
-        return self.fill(tag, name, memory(tag).empty(self.specs[name], f"{self.path}/{name}"))
+        leaf, self.targets[name] = memory(tag).new(self.specs[name], f"{self.path}/{name}")
+        return leaf
 
     def _place(self, tag: str, name: str) -> Any:
         leaf = self.live.get(name)
+        if leaf is None:
+            return self.new(tag, name)
         fits = tag_of(leaf) == tag and memory(tag).spec_of(leaf, name) == self.specs[name]
         return self.fill(tag, name, leaf) if fits and _writable(leaf) else self.new(tag, name)
 

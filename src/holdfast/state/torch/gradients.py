@@ -14,7 +14,7 @@ from holdfast.errors import MisfitError
 from holdfast.format.values import decode
 from holdfast.state.item import Captured
 from holdfast.state.torch.module import Names
-from holdfast.state.torch.tensor import TensorSource, TensorTarget
+from holdfast.state.torch.tensor import TensorSource, target
 from holdfast.types import ItemRecord
 
 _WATCHED = 8
@@ -224,7 +224,7 @@ class GradientRestore:
         self._named, self._zero = named, zero
         self._loaded = {path: torch.empty_like(named[path]) for path in record.tensors}
         self._old: dict[str, torch.Tensor | None] = {}
-        self.targets: Mapping[str, Target] = {path: TensorTarget(one, path) for path, one in self._loaded.items()}
+        self.targets: Mapping[str, Target] = {path: target(one, path) for path, one in self._loaded.items()}
         self.notes: tuple[str, ...] = ()
 
     def apply(self) -> None:
