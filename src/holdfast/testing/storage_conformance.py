@@ -251,7 +251,7 @@ class StorageConformance:
         """An empty file would stand for bytes that never came."""
         attempt = storage.begin(NAME, "7f3a")
         attempt.reserve("x", 10)
-        with pytest.raises(UsageError, match="x was reserved in .* and never written"):
+        with pytest.raises(UsageError, match=r"x was reserved in .* and never written"):
             attempt.commit(b"{}")
         attempt.abandon()
         assert self.raw_names(storage) == set()
