@@ -152,11 +152,11 @@ class Checkpointer:
 
     def _ring(self, size: int, beside: int) -> int | None:
         """Bytes of the ring that a snapshot has to stream through; None if all of it fits."""
-        beside += _REQUEST_ROOM + ALIGNMENT
-        needed, present = size + beside, self._arena.size if self._arena is not None else 0
-        if needed <= present and (self._limit is None or needed <= self._limit):
+        present = self._arena.size if self._arena is not None else 0
+        if size + beside <= present:
             return None
-        return ring_size(needed, beside, self._limit, present)
+        beside += _REQUEST_ROOM + ALIGNMENT
+        return ring_size(size + beside, beside, self._limit, present)
 
     def _make_room(self, offset: int, beside: int) -> Arena:
         """The arena, renewed if it is too small for ``offset`` bytes and what lies ``beside`` them.
