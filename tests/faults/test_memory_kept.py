@@ -46,7 +46,7 @@ def save(run: Run, model: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize("arena", [None, "64 MiB"])
 def test_a_save_takes_the_arena_and_little_more(tmp_path: Path, arena: str | None) -> None:
-    """At most 64 MiB beyond it, in the trainer and its writer together, while saves go on; the arena keeps to its limit."""
+    """At most 64 MiB beyond it, in the trainer and its writer together; and the arena keeps to its limit."""
     model = torch.nn.Linear(8192, 8192)  # 256 MiB
     torch.optim.SGD(model.parameters(), lr=0.1)
     gc.collect()
