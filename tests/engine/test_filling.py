@@ -38,7 +38,7 @@ def test_what_streams_through_a_ring_comes_out_as_it_went_in(sizes: list[int], p
     ring = pieces * PIECE
     arena = bytearray(ring)
     reader = Ring(arena, ring)
-    filling = Filling(memoryview(arena), reader, ring, PIECE)
+    filling = Filling(memoryview(arena), reader, PIECE, ring)
     expected, position = b"", 0
     for number, size in enumerate(sizes):
         data = bytes((number * 7 + index) % 251 for index in range(size))
@@ -67,7 +67,7 @@ def test_what_fits_lies_at_its_own_place_and_is_told_piece_by_piece() -> None:
 
     arena = bytearray(64)
     listener = Listener()
-    filling = Filling(memoryview(arena), listener, piece=PIECE)
+    filling = Filling(memoryview(arena), listener, PIECE)
     for begin, end in ((0, 5), (10, 40)):
         filling.put(begin, end, lambda destination, _: destination.__setitem__(slice(None), b"x" * len(destination)))
     assert arena == b"x" * 5 + bytes(5) + b"x" * 30 + bytes(24)

@@ -146,3 +146,14 @@ def test_a_snapshot_that_streams_comes_once_for_each_checkpoint(ends: Ends) -> N
     arrival.release(10)
     heard = [receive_by_trainer(trainer) for _ in range(3)]
     assert heard == [Drained(7, 90), Drained(7, 100), Drained(7, 110)]
+
+
+def test_a_trainer_that_does_not_listen_does_not_hold_up_the_writer(ends: Ends) -> None:
+    """It hears what is free as often as it waits for it, which always fits the channel: it may be about to end."""
+    arrival, trainer = arriving(ends, size=10_000, ring=1000)
+    for end in range(1000):
+        arrival.release(end)
+    heard = [receive_by_trainer(trainer) for _ in range(3)]
+    assert heard == [Drained(7, 250), Drained(7, 500), Drained(7, 750)]
+    with pytest.raises(BlockingIOError):
+        receive_by_trainer(trainer)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from holdfast import Every, HoldfastWarning, OnError, OnSignal, Run, UsageError, checkpoints, latest
+from holdfast.state.torch.tensor import TensorSource
 from tests.harness.history import History
 from tests.harness.small import Small, small, train, untouched
 
@@ -81,6 +82,33 @@ def test_weights_changed_at_the_end_of_the_last_epoch_are_saved(folder: Path) ->
     assert equal(saved(folder), job.weights)
     (checkpoint,) = checkpoints(folder)
     assert (checkpoint.progress.epoch, checkpoint.progress.batch, checkpoint.manifest.reason) == (1, 0, ("at end",))
+
+
+def test_a_copy_that_fails_halfway_spoils_what_was_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot of the loop that was left first is half overwritten by that of the second: it is not saved."""
+    state = {"parts": {"first": torch.zeros(1), "second": torch.zeros(1)}}
+    copy = TensorSource.copy_into
+
+    def fail(self: TensorSource, destination: memoryview, begin: int = 0) -> None:
+        if self._tensor is state["parts"]["second"]:
+            raise RuntimeError("the device is gone")
+        copy(self, destination, begin)
+
+    with Run(folder, state, save=RARELY) as run:
+        for number in (1, 2):
+            for one in state["parts"].values():
+                one.fill_(number)
+            for _ in run.epochs(3):
+                if number == 1:
+                    next(iter(run.batches([0, 0])))
+                else:
+                    monkeypatch.setattr(TensorSource, "copy_into", fail)
+                break
+        monkeypatch.setattr(TensorSource, "copy_into", copy)
+    (checkpoint,) = checkpoints(folder)
+    found = {"first": torch.zeros(1), "second": torch.zeros(1)}
+    checkpoint.load_into(parts=found)
+    assert found["first"] == found["second"]
 
 
 def test_an_epoch_left_in_its_tail_runs_its_tail_again(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,20 @@ def test_a_file_that_vanishes_meanwhile_hides_no_other(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "lstat", lstat)
     assert storage.list_files("pins") == {"a": 0, "c": 0}
+
+
+def test_more_files_are_reserved_than_may_be_open(storage: LocalStorage) -> None:
+    """A state has as many items as it has."""
+    attempt = storage.begin(NAME, "7f3a")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = [f"{number}.safetensors" for number in range(300)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[0]), before[1]))
+    try:
+        for file in files:
+            attempt.reserve(file, 1)
+        for file in files:
+            attempt.write(file, blocks(b"x"), 1)
+        attempt.commit(b"{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert set(storage.list_files(NAME)) == {"manifest.json", *files}

@@ -52,7 +52,7 @@ class Arriving(Arrived):
     ) -> None:
         self.repeatable = not request.streams
         self._request, self._hear, self._is_heard, self._answer = request, hear, is_heard, answer
-        self._filled, self._base = 0, 0
+        self._filled = self._base = self._released = 0
         self.whole = False
 
     def await_bytes(self, end: int) -> None:
@@ -70,7 +70,9 @@ class Arriving(Arrived):
         return (self._base + position) % self._request.ring if self._request.streams else position
 
     def release(self, end: int) -> None:
-        if self._request.streams:
+        pieces = (self._base + end) // self._request.piece
+        if self._request.streams and pieces > self._released:
+            self._released = pieces
             self._answer(Drained(self._request.serial, self._base + end))
 
     def next_round(self) -> None:

@@ -112,9 +112,9 @@ class Checkpointer:
         assert self._arena is not None
         reader = self.writer if self._begun else None
         if not held.streams:
-            fill(Filling(self._arena.view, reader), plan, sources)
+            fill(Filling(self._arena.view, reader, held.piece), plan, sources)
             return
-        filling = Filling(self._arena.view, reader, held.ring, held.ring // 4)
+        filling = Filling(self._arena.view, reader, held.piece, held.ring)
         for number, _ in enumerate(held.names):
             fill(filling, plan, sources, number * plan.size, 1 << number)
             self.writer.filled((number + 1) * plan.size)

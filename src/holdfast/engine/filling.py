@@ -7,9 +7,6 @@ from typing import Protocol
 
 from holdfast.engine.plan import Plan, Sources
 
-PIECE = 32 << 20
-"""Bytes after which the reader hears how far the copy has come."""
-
 
 class Reader(Protocol):
     """Who takes the bytes out of the arena while they come in."""
@@ -26,12 +23,11 @@ class Reader(Protocol):
 class Filling:
     """Writes bytes at rising positions into ``arena``: at those themselves, or round and round in its first ``ring``.
 
-    A ring holds at least two pieces, and a whole number of them. The ``reader`` takes out what is filled in.
+    A ring holds at least two pieces, and a whole number of them. The ``reader``, who takes out what is filled in, hears
+    after each ``piece`` how far it is.
     """
 
-    def __init__(
-        self, arena: memoryview, reader: Reader | None = None, ring: int | None = None, piece: int = PIECE
-    ) -> None:  # fmt: skip
+    def __init__(self, arena: memoryview, reader: Reader | None, piece: int, ring: int | None = None) -> None:
         self._arena, self._reader, self._ring, self._piece = arena, reader, ring, piece
         self._bound = 0
 

@@ -13,6 +13,10 @@ from holdfast.format.manifest import Manifest
 
 LARGEST_MESSAGE = 64 << 10
 """Bytes. Whatever can grow with the state (a manifest) travels in the arena, because datagrams are bounded."""
+PIECE = 32 << 20
+"""Bytes of a snapshot, or a multiple of them, after which the writer hears how far the copy has come."""
+_PIECES = 64
+"""How often it hears of that at most: where a few hundred messages are not read yet, who sends another one waits."""
 
 
 class ShardRequest(msgspec.Struct, frozen=True):
@@ -72,6 +76,11 @@ class Persist(msgspec.Struct, frozen=True, tag="persist"):
     @property
     def streams(self) -> bool:
         return self.size > self.ring
+
+    @property
+    def piece(self) -> int:
+        """Bytes after which either side tells the other how far it is: seldom, and four times in each ring."""
+        return self.ring // 4 if self.streams else PIECE * max(1, -(-self.size // (PIECE * _PIECES)))
 
 
 class Filled(msgspec.Struct, frozen=True, tag="filled"):
@@ -142,6 +151,7 @@ def channel() -> tuple[socket.socket, socket.socket]:
 
 
 def send(connection: socket.socket, message: ToWriter | ToTrainer, descriptors: tuple[int, ...] = ()) -> None:
+    """Waits where very many messages are not read yet: one that was dropped would be missed for ever."""
     socket.send_fds(connection, [msgspec.json.encode(message)], list(descriptors))
 
 
@@ -173,5 +183,5 @@ def receive_by_writer(connection: socket.socket) -> tuple[ToWriter | None, list[
 
 def receive_by_trainer(connection: socket.socket) -> ToTrainer | None:
     """The next message, or None at the end of the connection. Raises BlockingIOError where there is none yet."""
-    data = connection.recv(LARGEST_MESSAGE)
+    data = connection.recv(LARGEST_MESSAGE, socket.MSG_DONTWAIT)
     return msgspec.json.decode(data, type=ToTrainer) if data else None

@@ -187,7 +187,6 @@ class WriterHandle:
                 pass_fds=kept, start_new_session=True, env=_environment(),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        self._connection.setblocking(False)
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

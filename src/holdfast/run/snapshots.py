@@ -232,7 +232,7 @@ class Snapshots:
             return obstacle
         firing = self._saves.firing(AT_END)
         content = self._content(left.after, self._capture(firing), left.stored, firing)
-        return self._saves.hold(content, firing, self._here())
+        return self._hold(content, firing)
 
     def _final(self, boundary: Boundary) -> Held | str | None:
         """What was held when the loop was left, unless more is due by now, and can still be saved."""
@@ -258,7 +258,12 @@ class Snapshots:
         with self.observer.put_back(boundary):
             captured = self._capture(firing)
             captured |= {name: frozen() for name, frozen in boundary.small.items() if name in captured}
-            return self._saves.hold(self._content(boundary, captured, stored, firing), firing, self._here())
+            return self._hold(self._content(boundary, captured, stored, firing), firing)
+
+    def _hold(self, content: Content, firing: Firing) -> Held:
+        # It overwrites what was held before, also where it fails halfway.
+        self._held = None
+        return self._saves.hold(content, firing, self._here())
 
     def save_between_loops(self) -> None:
         """What is due behind a loop that stands in no other, of its last boundary."""

@@ -11,15 +11,15 @@ from holdfast.storage import platform
 
 
 class FileWriter:
-    """A new file, filled front to back. ``direct`` tells whether writes still go past the page cache.
+    """A file, new unless it was ``reserved``, filled front to back. ``direct``: writes still go past the page cache.
 
     Whether O_DIRECT works is found by trying: the rules on alignment differ by file system and kernel.
     The first block that is refused with EINVAL, and all after it, go through the page cache.
     """
 
-    def __init__(self, path: str, *, direct: bool) -> None:
+    def __init__(self, path: str, *, direct: bool, reserved: bool = False) -> None:
         self.path = path
-        self._descriptor = os.open(path, platform.CREATE, 0o666)
+        self._descriptor = os.open(path, platform.REOPEN if reserved else platform.CREATE, 0o666)
         self.written = 0
         self.direct = direct and platform.set_direct(self._descriptor, True)
 

@@ -219,24 +219,26 @@ class LocalTry:
         self.folder = folder
         self.final = final
         self._state = TryState(folder)
-        self._reserved: dict[str, FileWriter] = {}
+        self._reserved: set[str] = set()
 
     def reserve(self, file: str, size: int) -> None:
         """Makes the file, with room for its bytes and none of them."""
         check_shard_name(file)
         path = self._locate(file)
         with self._state.acting(), reported("reserve room for", path):
-            writer = self._reserved[file] = FileWriter(path, direct=True)
-            writer.reserve(size)
+            # Not kept open: there may be more files than a process may have open.
+            with contextlib.closing(FileWriter(path, direct=False)) as writer:
+                writer.reserve(size)
+            self._reserved.add(file)
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Writes one shard and makes it durable."""
         check_shard_name(file)
         path = self._locate(file)
         with self._state.acting(), reported("write", path):
-            writer = self._reserved.pop(file, None) or FileWriter(path, direct=True)
-            with contextlib.closing(writer):
+            with contextlib.closing(FileWriter(path, direct=True, reserved=file in self._reserved)) as writer:
                 fill_file(writer, blocks, size)
+            self._reserved.discard(file)
             self._state.sizes[file] = size
 
     def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
@@ -269,9 +271,6 @@ class LocalTry:
     def abandon(self) -> None:
         """Removes what was written, as far as that works."""
         self._state.end("was abandoned")
-        for writer in self._reserved.values():
-            writer.close()
-        self._reserved.clear()
         with contextlib.suppress(OSError):
             remove(self.folder)
 

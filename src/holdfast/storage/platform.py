@@ -20,6 +20,7 @@ _PLAIN: int = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 READ = os.O_RDONLY | _PLAIN | getattr(os, "O_NONBLOCK", 0)
 """Opens a regular file to read; a pipe put in its place cannot block."""
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
+REOPEN = os.O_WRONLY | _PLAIN
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _PLAIN
 LOCK = os.O_RDWR | os.O_CREAT | _PLAIN
 
