@@ -50,7 +50,8 @@ TAGS: frozenset[str] = frozenset({*_BY_TAG, *_MAPPING_OF, DEFAULT_DICT, *_REFERE
 _COMPOUND: frozenset[type] = frozenset({list, defaultdict, *_MAPPINGS, *_STANDARD})
 """Types whose values are taken apart, and so are never a leaf."""
 _NESTED = (list, dict)
-_JSON_TYPES = {type(None), bool, int, float, str, list, dict}
+_SCALARS = frozenset({type(None), bool, int, float, str})
+_JSON_TYPES = _SCALARS | {list, dict}
 _REGISTERED: dict[type, Codec] = {}
 _REGISTERED_TAGS: dict[str, Codec] = {}
 
@@ -114,12 +115,9 @@ class _Encoder:
         self._open: set[int] = set()
 
     def encode(self, value: Any, path: str) -> Json:
-        if _is_json(value):
-            return value
         kind = type(value)
-        spelled = _SPELLED.get(kind)
-        if spelled is not None:
-            return {spelled.tag: _guarded(spelled.encode, value, path)}
+        if kind in _SCALARS:
+            return value if _is_json(value) else {_SPELLED[kind].tag: _guarded(_SPELLED[kind].encode, value, path)}
         if self._leaf is not None and kind not in _COMPOUND:
             # Before all else that is done for a compound: a state may have very many leaves.
             reference = self._leaf(value, path)
