@@ -1,4 +1,4 @@
-"""The writer process is stopped, or stuck in a slow disk, while the trainer goes on: nothing that it is told is lost."""
+"""The writer process is stopped, or stuck in a slow disk, while training goes on: nothing that it is told is lost."""
 
 from __future__ import annotations
 
