@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import sys
 from typing import Any
 
 import pytest
@@ -19,6 +21,18 @@ def test_a_copy_that_failed_does_not_keep_the_arena_from_closing() -> None:
     arena.prefault()
     arena.close()
     assert len(part) == 16
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can take memory back from all mappings")
+def test_a_closed_arena_holds_no_memory() -> None:
+    """Also while the writer still has its mapping: the next one, which may be larger, has to fit."""
+    arena = Arena(1 << 20)
+    arena.view[:] = b"x" * len(arena.view)
+    others = os.dup(arena.descriptor)
+    assert os.fstat(others).st_blocks
+    arena.close()
+    assert not os.fstat(others).st_blocks
+    os.close(others)
 
 
 def test_a_lack_of_descriptors_or_address_space_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 from collections.abc import Iterator
 
@@ -157,3 +158,13 @@ def test_a_trainer_that_does_not_listen_does_not_hold_up_the_writer(ends: Ends) 
     assert heard == [Drained(7, 250), Drained(7, 500), Drained(7, 750)]
     with pytest.raises(BlockingIOError):
         receive_by_trainer(trainer)
+
+
+def test_a_request_that_was_taken_back_may_be_overwritten(ends: Ends) -> None:
+    """The trainer goes on with the next snapshot at once, before the writer has read the request of this one."""
+    ours, theirs = ends
+    writer = Writer(theirs, LivingTrainer())
+    writer._arena = mmap.mmap(-1, 4096)
+    send(ours, Filled(50))
+    send(ours, Abandon())
+    assert writer._persist(Persist({"/run": "a"}, 1, 0, 100, size=100, ring=100)) == (Abandon(), [])

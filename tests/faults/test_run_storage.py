@@ -178,6 +178,21 @@ def test_an_fsync_that_fails_once_is_mended_by_fresh_files(folder: Path, writer_
     assert_nothing_lost(history, 3)
 
 
+def test_an_error_that_was_mended_does_not_keep_the_arena_from_growing(folder: Path, writer_fault: Any) -> None:
+    """The writer lets go of all of it, and lives on."""
+    writer_fault(action="error", function="write", call=6)
+    state = {"tensors": {"first": torch.zeros(8_000_000)}}
+    run = Run(folder, state)
+    run.save()
+    with pytest.warns(HoldfastWarning, match="Writing it once more to fresh files"):
+        run.wait()
+    state["tensors"]["second"] = torch.zeros(8_000_000)
+    run.save()
+    run.close()
+    assert len(History(folder).checkpoints) == 2
+    assert "Traceback" not in History(folder).writer_log
+
+
 def test_an_fsync_that_fails_again_fails_the_save(folder: Path, writer_fault: Any) -> None:
     """The second EIO is final for this save; the next one works."""
     writer_fault(action="error", function="fsync", times=2)

@@ -1,11 +1,10 @@
-"""The writer process is stopped, or stuck in a slow disk, while training goes on: nothing that it is told is lost."""
+"""The writer process is stopped, or stuck in a slow disk, while the trainer goes on: it misses nothing."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,6 @@ class Writer:
         os.kill(self.handle.pid, signal.SIGCONT)
 
 
-@pytest.fixture
-def soon() -> Iterator[list[threading.Timer]]:
-    timers: list[threading.Timer] = []
-    yield timers
-    for timer in timers:
-        timer.join()
-
-
 def test_a_snapshot_of_very_many_pieces(folder: Path, state: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Training does not wait for the writer, which hears all the same that it is complete."""
     monkeypatch.setattr(messages, "PIECE", 4096)
@@ -67,15 +58,16 @@ def test_a_snapshot_of_very_many_pieces(folder: Path, state: dict[str, Any], mon
     assert torch.equal(found["a"], state["large"]["a"])
 
 
-def test_more_messages_than_fit(folder: Path, state: dict[str, Any], soon: list[threading.Timer]) -> None:
+def test_more_messages_than_fit(folder: Path, state: dict[str, Any]) -> None:
     """The trainer waits for the writer to read them, and the last one is not lost."""
     with Run(folder, state) as run:
         writer = Writer(run)
         writer.stop()
-        soon.append(threading.Timer(0.5, writer.go_on))
-        soon[0].start()
+        later = threading.Timer(0.5, writer.go_on)
+        later.start()
         for _ in range(MORE_THAN_FIT):
             writer.handle._tell(Filled(0))
+        later.join()
         run.save()
         run.wait()
     assert len(checkpoints(folder)) == 1

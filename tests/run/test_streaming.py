@@ -212,3 +212,17 @@ def test_an_arena_too_small_to_stream_through_says_how_large_it_has_to_be(folder
         run.save()
     with pytest.raises(SaveError):
         run.close()
+
+
+def test_an_arena_that_memory_is_too_short_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``arena=`` is the most that a snapshot may take, and no reason to refuse a save that fits through less."""
+    wanted = state()
+    monkeypatch.setattr(arenas, "allowed_memory", lambda: 20 << 20)
+    monkeypatch.setattr(arenas, "RING_UNIT", 4 << 20)
+    with Run(folder, wanted, arena="40 MiB") as run:
+        run.save()
+        run.wait()
+    found = blank()
+    latest(folder).load_into(**found)
+    assert_equal(found, wanted)
+    assert "streams through 4.2 MB" in History(folder).events("streams")[0]["message"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -226,6 +228,21 @@ def test_arrays_survive_bit_for_bit(dtype, shape):
     target.buffer()[:] = buffer
     target.finish()
     assert fresh.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("part", [8, 24, 4096])
+def test_parts_of_an_array_that_is_not_one_block(part):
+    """They are what they are in all of it, and no copy is made of the rest."""
+    array = np.arange(2_000_000.0).reshape(1000, 2000).T[:, ::2]
+    source, expected = ArraySource(array, "a"), array.tobytes()
+    tracemalloc.start()
+    for begin in (0, 8 * 999, 8 * 1000, array.nbytes - part):
+        image = bytearray(part)
+        source.copy_into(memoryview(image), begin)
+        assert image == expected[begin : begin + part]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -90,3 +93,17 @@ def test_a_folder_that_cannot_be_synced_is_let_pass_only_where_that_means_nothin
     fail_with(errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
         platform.sync_folder(str(tmp_path))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux reserves")
+def test_a_reservation_that_a_signal_interrupts_is_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for again."""
+    answers = [errno.EINTR, errno.EINTR, 0]
+
+    def fallocate(*arguments: object) -> int:
+        ctypes.set_errno(answers.pop(0))
+        return -1 if ctypes.get_errno() else 0
+
+    monkeypatch.setattr(platform.ctypes, "CDLL", lambda *_, **__: types.SimpleNamespace(fallocate=fallocate))
+    assert platform.reserve(-1, 1)
+    assert answers == []

@@ -62,10 +62,13 @@ class Arena:
                 break
 
     def close(self) -> None:
-        """Unmaps the memory here; the writer keeps its own mapping until it is done."""
+        """Gives the memory back. The writer may keep its own mapping for a while, which holds nothing any more."""
         self._closed.set()
         if self._prefault is not None:
             self._prefault.join()
+        if hasattr(mmap, "MADV_REMOVE"):
+            with contextlib.suppress(OSError):
+                self._map.madvise(mmap.MADV_REMOVE)
         os.close(self.descriptor)
         # A copy that failed leaves a part of the memory in its traceback; it is unmapped when that goes.
         with contextlib.suppress(BufferError):
@@ -80,7 +83,7 @@ def ring_size(needed: int, beside: int, limit: int | None, present: int = 0) -> 
     ``limit`` bytes; one of ``present`` bytes would go. Raises `MemoryLimitError` if no ring fits in the limit. Where
     memory is too short for the smallest ring, the answer is None too: `Arena` says what is missing.
     """
-    allowed = allowed_memory()
+    ring, allowed = None, allowed_memory()
     if limit is not None and needed > limit:
         ring = (limit - beside) // RING_UNIT * RING_UNIT
         if ring <= 0:
@@ -88,11 +91,10 @@ def ring_size(needed: int, beside: int, limit: int | None, present: int = 0) -> 
                 f"an arena of {limit:,} bytes is too small for this run's state: it needs {needed:,} bytes to hold it, "
                 f"or at least {beside + RING_UNIT:,} to stream it. Raise arena=."
             )
-        return ring
+        needed = ring + beside
     if allowed is None or needed <= allowed + present:
-        return None
-    ring = min((allowed + present) // 4, _LARGEST_RING) // RING_UNIT * RING_UNIT
-    return ring or None
+        return ring
+    return min((allowed + present) // 4, ring or _LARGEST_RING, _LARGEST_RING) // RING_UNIT * RING_UNIT or ring
 
 
 def _shared_memory(size: int) -> tuple[int, mmap.mmap]:

@@ -57,20 +57,20 @@ def persisting(storage: LocalStorage, commit: CommitRequest, shards: Shards, rem
     """
     started = time.monotonic()
     notes: list[str] = []
-    lost: StorageError | None = None
+    lost: str | None = None  # not the error itself: with its traceback it would hold on to the arena
     for last in (False, True):
         try:
             manifest, size = yield from _commit(storage, commit, shards)
         except AlreadyExistsError as error:
             if lost is not None:
                 # Ours, and visible, but its folder's fsync failed: a second one would succeed without saying anything.
-                return _timed(refused(commit, str(lost), notes), started)
+                return _timed(refused(commit, lost, notes), started)
             return _timed(_committed_before(storage, commit, error, notes, removals), started)
         except HoldfastError as error:
             again = not last and shards.arrival.repeatable
             if again and isinstance(error, StorageError) and error.errno == errno.EIO:
-                lost = error
-                notes.append(f"{error} Writing it once more to fresh files.")
+                lost = str(error)
+                notes.append(f"{lost} Writing it once more to fresh files.")
                 continue
             return _timed(refused(commit, str(error), notes), started)
         return _timed(_committed(storage, commit, manifest, size, notes, removals), started)

@@ -128,11 +128,12 @@ class Writer:
         """Makes the checkpoints of a snapshot. What was heard instead of its end, if it was taken back."""
         assert self._arena is not None, "an arena is sent before the first request"
         with memoryview(self._arena) as arena:
-            request = msgspec.json.decode(arena[message.offset : message.offset + message.length], type=SaveRequest)
             arrival = Arriving(message, self._next, self._is_heard, self._answer)
-            shards = Shards(request.shards, arena, arrival)
-            making = [_Checkpoint(commit, shards) for commit in request.commits]
+            making: list[_Checkpoint] = []
             try:
+                request = _read_request(arena[message.offset : message.offset + message.length], arrival)
+                shards = Shards(request.shards, arena, arrival)
+                making += [_Checkpoint(commit, shards) for commit in request.commits]
                 self._make(making, arrival, message)
             except Abandoned as ended:
                 _log(f"{', '.join(message.names.values())} was taken back")
@@ -169,6 +170,15 @@ class Writer:
             _log(str(message))
         with contextlib.suppress(OSError):
             send(self._connection, message)
+
+
+def _read_request(data: memoryview, arrival: Arriving) -> SaveRequest:
+    try:
+        return msgspec.json.decode(data, type=SaveRequest)
+    except msgspec.DecodeError:
+        # The next snapshot may lie over it already, if this one was taken back: then that is heard now.
+        arrival.await_whole()
+        raise
 
 
 def _obstacle(storage: LocalStorage, run: str) -> str | None:

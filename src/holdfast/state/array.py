@@ -37,13 +37,15 @@ class ArraySource:
         self._array = array
 
     def copy_into(self, destination: memoryview, begin: int = 0) -> None:
-        """Straight copy; a part of an array that is not one block of memory is taken from a copy of all of it."""
+        """Straight copy; strides are resolved."""
         image: Array = np.frombuffer(destination, dtype=self._array.dtype)
         if image.size == self._array.size:
             image.reshape(self._array.shape)[...] = self._array
         else:
             first = begin // self._array.itemsize
-            image[...] = self._array.reshape(-1)[first : first + image.size]
+            # To reshape an array that is not one block of memory would copy all of it for each part.
+            elements = self._array.reshape(-1) if self._array.flags.c_contiguous else self._array.flat
+            image[...] = elements[first : first + image.size]
 
 
 class ArrayTarget:

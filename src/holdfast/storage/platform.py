@@ -107,12 +107,13 @@ def reserve(descriptor: int, size: int) -> bool:
         return False
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    if fallocate(descriptor, _KEEP_SIZE, 0, size) == 0:
-        return True
-    error = ctypes.get_errno()
-    if error in _NO_RESERVATION:
-        return False
-    raise OSError(error, os.strerror(error))
+    while fallocate(descriptor, _KEEP_SIZE, 0, size) != 0:
+        error = ctypes.get_errno()
+        if error in _NO_RESERVATION:
+            return False
+        if error != errno.EINTR:  # a process that is stopped and goes on is interrupted, too
+            raise OSError(error, os.strerror(error))
+    return True
 
 
 def read_some(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
