@@ -1,0 +1,44 @@
+"""The package `torch_checkpointing`: asynchronous, by a process of its own."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import ClassVar
+
+from torch_checkpointing import CheckpointManager
+from torch_checkpointing.storage.filesystem import LocalFileSystemStorageConfig
+
+from suite.contenders.base import BySteps, Wait
+
+
+class TorchCheckpointing(BySteps):
+    name = "torch_checkpointing"
+    asynchronous = True
+    durable = "nothing"
+    packages = ("torch_checkpointing", "torch")
+    direct: ClassVar[bool] = True
+
+    def open(self) -> None:
+        storage = LocalFileSystemStorageConfig(use_direct_io=self.direct)
+        self._manager = CheckpointManager(CheckpointManager.Config(storage_config=storage))
+
+    def save(self) -> Wait:
+        saved = self._manager.save(str(self.next_path()), self.job.state_dict())
+        assert saved is not None
+        return saved.result
+
+    def updating(self) -> AbstractContextManager[object]:
+        return self._manager.lock()
+
+    def load(self) -> None:
+        self._manager.load(str(self.newest()), into=self.job.state_dict())
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+class TorchCheckpointingBuffered(TorchCheckpointing):
+    """Without its default O_DIRECT, whose unaligned writes ext4 and XFS refuse."""
+
+    name = "torch_checkpointing, no O_DIRECT"
+    direct = False
