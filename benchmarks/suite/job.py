@@ -96,7 +96,7 @@ class Job:
         self.model = model.to_empty(device=self.device)
         fill(self.model)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=1e-3)
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
         self.waited = 0.0
         width = next(self.model.parameters()).shape[-1]
         self.batches = [torch.randn(16, width, device=self.device) for _ in range(8)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 from torch_checkpointing import CheckpointManager
@@ -17,6 +17,7 @@ class TorchCheckpointing(BySteps):
     durable = "nothing"
     packages = ("torch_checkpointing", "torch")
     direct: ClassVar[bool] = True
+    _manager: CheckpointManager | None = None
 
     def open(self) -> None:
         storage = LocalFileSystemStorageConfig(use_direct_io=self.direct)
@@ -28,7 +29,8 @@ class TorchCheckpointing(BySteps):
         return saved.result
 
     def updating(self) -> AbstractContextManager[object]:
-        return self._manager.lock()
+        found: AbstractContextManager[object] = nullcontext() if self._manager is None else self._manager.lock()
+        return found
 
     def load(self) -> None:
         self._manager.load(str(self.newest()), into=self.job.state_dict())
