@@ -4,7 +4,7 @@
     python benchmarks/speed.py --size 64MiB --tensors 800 --repetitions 1   a small run, of a few minutes
     python benchmarks/speed.py --only holdfast torch.save --workloads dense
     python benchmarks/speed.py --json --output mine.json                    figures for programs, stored elsewhere
-    python benchmarks/speed.py --page                                       the page and the picture, of the stored results
+    python benchmarks/speed.py --page                                       page and picture of the stored results
 
 Measured are a dense model, very many tiny tensors, and a model of which 1 % is trained: how long the loop waits for a
 save and how much longer it gets, how long until the checkpoint is durable, processor seconds, bytes written, memory,
@@ -30,10 +30,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
+from holdfast.cli.output import console
 from suite import machine, tables
 from suite.contenders import NAMES
 from suite.page import page
-from suite.records import Measurement, Results
+from suite.records import Results
 from suite.schedule import Plan, measure
 from suite.summary import Summary
 from suite.workload import DENSE, WORKLOADS, Workload, parse_size
@@ -42,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
-SIZE, TENSORS, REPETITIONS, SAVES = "2GiB", 20_000, 5, 2
+SIZE, TENSORS, REPETITIONS, SAVES = "2GiB", 20_000, 5, 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +67,6 @@ def main() -> None:
     arguments = chosen.parse_args()
     output: Path = arguments.output or RESULTS
     if not arguments.page:
-        _end_as_by_interrupt()
         try:
             plan = plan_of(arguments)
         except ValueError as error:
@@ -99,12 +99,11 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 
 def run(plan: Plan) -> Results:
     """Measures, with a bar on standard error."""
+    _end_as_by_interrupt()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=len(plan))
-        measurements = list(
-            measure(plan, lambda words: bar.update(task, description=words), lambda: bar.advance(task))
-        )
+        measurements = list(measure(plan, lambda words: bar.update(task, description=words), lambda: bar.advance(task)))
     return Results(
         command=command(sys.argv[1:]),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -131,14 +130,14 @@ def show(results: Results, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(results)).decode() + "\n")
         return
-    console, summary = Console(), Summary(results)
+    shown, summary = console(), Summary(results)
     for workload in results.workloads:
         for columns in (tables.SAVING, tables.COST, tables.LOADING):
-            console.print(_rich(tables.contender_table(summary, workload.name, columns), workload.title))
+            shown.print(_rich(tables.contender_table(summary, workload.name, columns), workload.title))
         for name, reason in summary.cannot(workload.name).items():
-            console.print(f"{name} cannot run: {reason}", markup=False)
-    console.print(_rich(tables.machine_table(summary), "the machine"))
-    console.print(_rich(tables.target_table(summary), "targets"))
+            shown.print(f"{name} cannot run: {reason}")
+    shown.print(_rich(tables.machine_table(summary), "the machine"))
+    shown.print(_rich(tables.target_table(summary), "targets"))
 
 
 def _rich(table: tables.Table, title: str) -> RichTable:
@@ -167,4 +166,7 @@ def _end_as_by_interrupt() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: nothing was stored.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -47,9 +48,14 @@ def answer(request: Request) -> Answer:
 def main() -> None:
     warnings.filterwarnings("ignore")
     request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Request)
-    Path(sys.argv[2]).write_bytes(msgspec.json.encode(answer(request)))
-    if request.task != TRAIN:
-        # A training would go on here; a run that ended would save once more.
+    try:
+        reply = answer(request)
+    except Exception as error:
+        traceback.print_exc()
+        reply = Answer(cannot=f"{type(error).__name__}: {error}")
+    Path(sys.argv[2]).write_bytes(msgspec.json.encode(reply))
+    if request.task != TRAIN or reply.cannot:
+        # A training would go on here, and a run that ended would save once more; what failed may never end.
         sys.stdout.flush()
         os._exit(0)
 

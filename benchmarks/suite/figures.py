@@ -13,8 +13,8 @@ FIRST_STALL, STALL, CALL, FIRST_OVERHEAD, OVERHEAD, BESIDE = (
 loop with the save in it was longer; how long it took until the checkpoint was durable."""
 
 DURABLE, DONE, CPU, WRITTEN, DISK = "durable", "done", "cpu", "written", "disk"
-"""Of a save with nothing beside it: until durable; until the saver says that it is done; processor seconds; bytes handed
-to the storage; bytes of the checkpoint's files."""
+"""Of a save with nothing beside it: until durable; until the saver says that it is done; processor seconds; bytes
+handed to the storage; bytes of the checkpoint's files."""
 
 WARM, COLD = "load_warm", "load_cold"
 FIRST_BATCH, FIRST_STEP = "first_batch", "first_step"

@@ -111,7 +111,7 @@ class Job:
 
     def step(self, updating: Updating = nullcontext) -> None:
         """One batch. ``waited`` is how long ``updating`` kept the optimizer from its work."""
-        self.loss(self.next_batch()).backward()
+        torch.autograd.backward(self.loss(self.next_batch()))
         begin = time.perf_counter()
         with updating():
             self.waited = time.perf_counter() - begin
@@ -166,5 +166,5 @@ class Job:
         digest = xxhash.xxh3_128()
         for name, one in sorted(self.tensors().items()):
             digest.update(name.encode())
-            digest.update(one.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(memoryview(one.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
         return digest.hexdigest()

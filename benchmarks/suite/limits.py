@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,8 @@ class Limits:
             figures.RAW_WRITE: self._seconds(self._write),
             figures.RAW_READ: self._seconds(self._read),
             figures.READ_WARM: self._read_warm(),
-            figures.XXH3: self._seconds(lambda: xxhash.xxh3_128(self._source).digest()),
-            figures.BLAKE3: self._seconds(lambda: blake3(self._source).digest()),
+            figures.XXH3: self._seconds(lambda: xxhash.xxh3_128(memoryview(self._source)).digest()),
+            figures.BLAKE3: self._seconds(lambda: blake3(memoryview(self._source)).digest()),
         }
         if self._device == "cuda":
             found[figures.PINNED] = self._seconds(self._pinned())
@@ -64,7 +65,7 @@ class Limits:
 
     def _best(self, work: Work) -> float:
         self._in_parallel(work, 1)
-        return min(self._seconds(lambda: self._in_parallel(work, threads)) for threads in _THREADS)
+        return min(self._seconds(partial(self._in_parallel, work, threads)) for threads in _THREADS)
 
     def _in_parallel(self, work: Work, threads: int) -> None:
         blocks = range(0, self._size, BLOCK)
@@ -89,7 +90,9 @@ class Limits:
         self._path.unlink(missing_ok=True)
         descriptor = self._open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            self._in_parallel(lambda begin, end: os.pwrite(descriptor, self._source[begin:end], begin), _WRITERS)
+            self._in_parallel(
+                lambda begin, end: os.pwrite(descriptor, memoryview(self._source[begin:end]), begin), _WRITERS
+            )
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -106,12 +109,14 @@ class Limits:
         descriptor = os.open(self._path, os.O_RDONLY)
         try:
             self._fetch(descriptor, 1)
-            return min(self._seconds(lambda: self._fetch(descriptor, threads)) for threads in _THREADS)
+            return min(self._seconds(partial(self._fetch, descriptor, threads)) for threads in _THREADS)
         finally:
             os.close(descriptor)
 
     def _fetch(self, descriptor: int, threads: int) -> None:
-        self._in_parallel(lambda begin, end: os.preadv(descriptor, [self._target[begin:end]], begin), threads)
+        self._in_parallel(
+            lambda begin, end: os.preadv(descriptor, [memoryview(self._target[begin:end])], begin), threads
+        )
 
     def _open(self, flags: int) -> int:
         try:

@@ -10,7 +10,7 @@ from suite.job import Job
 from suite.page_cache import evict
 from suite.records import Answer, Figures, Request
 
-WARM, COLD = 3, 1
+WARM, COLD = 2, 1
 SETTLED = 0.2
 """Seconds in which the memory of a model and its optimizer is looked at from outside."""
 

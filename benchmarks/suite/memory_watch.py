@@ -22,10 +22,12 @@ class MemoryWatch:
         self._thread.start()
 
     def _look(self) -> None:
-        processes, looks = [self._process.pid], 0
+        processes, known, looks = [self._process.pid], {self._process.pid}, 0
         while self._process.poll() is None:
             if looks % MEMBERS_EVERY == 0:
-                processes = members(self._process.pid)
+                # A process that has just been forked still shows the memory of its parent as its own.
+                found = members(self._process.pid)
+                processes, known = [one for one in found if one in known], set(found)
             self._seen.append((time.perf_counter(), memory_bytes(processes)))
             looks += 1
             time.sleep(EVERY)

@@ -39,7 +39,8 @@ def cpu_seconds(processes: list[int]) -> float:
 
 
 def _ticks(stat: str) -> int:
-    """
+    """Of a line of ``/proc/PROCESS/stat``.
+
     >>> _ticks("7 (a b) c) S 1 2 3 4 5 6 7 8 9 10 100 20 3 4 0 0 1 0 5")
     127
     """

@@ -7,12 +7,13 @@ import msgspec
 from suite.workload import Workload
 
 TRAIN, LOAD, RESUME, LIMITS = "train", "load", "resume", "limits"
-"""The tasks of a child: save in a training loop; load into tensors that exist; start until the first batch; measure the machine."""
+"""The tasks of a process: save in a training loop; load into tensors that exist; start until there is a batch; measure
+the machine."""
 MACHINE = "this machine"
 """In the place of a contender: the raw limits, and a start that has nothing to resume."""
 
 Figures = dict[str, list[float]]
-"""Seconds, bytes or counts, by the names of `suite.figures`; several of one name where one process measured it often."""
+"""Seconds and bytes by the names of `suite.figures`; several where one process measured the same several times."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +41,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """``spans`` are times between which the memory of the process is looked at from outside.
 
     Of one that has trained: ``files`` are what a load would read, ``digest`` is what it has to bring back, and
-    ``loads`` and ``resumes`` say whether there is something to measure of these.
+    ``loads`` and ``resumes`` say whether there is something to measure of these. ``cannot`` is why there is no answer.
     """
 
-    figures: Figures
+    figures: Figures = {}
+    cannot: str = ""
     spans: dict[str, tuple[float, float]] = {}
     files: list[str] = []
     digest: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -118,7 +119,7 @@ class Turn:
 
 
 def ask(request: Request, folder: Path) -> tuple[Answer, MemoryWatch]:
-    """Has one process of its own do it. Raises `Failed` with the last that it said."""
+    """Has one process of its own do it. Raises `Failed` with the reason."""
     question, reply, said = folder / "request.json", folder / "answer.json", folder / "said"
     reply.unlink(missing_ok=True)
     question.write_bytes(msgspec.json.encode(request))
@@ -137,7 +138,10 @@ def ask(request: Request, folder: Path) -> tuple[Answer, MemoryWatch]:
             watch.close()
     if code != 0 or not reply.exists():
         raise Failed(_reason(said.read_text(errors="replace"), code))
-    return msgspec.json.decode(reply.read_bytes(), type=Answer), watch
+    answer = msgspec.json.decode(reply.read_bytes(), type=Answer)
+    if answer.cannot:
+        raise Failed(answer.cannot.splitlines()[0][:300])
+    return answer, watch
 
 
 def _environment() -> dict[str, str]:
@@ -148,17 +152,15 @@ def _environment() -> dict[str, str]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """With all that it started in its session and left behind."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
 def _reason(said: str, code: int) -> str:
-    """The last line that says anything: of a traceback, what was raised.
+    r"""The last line that says anything: of a traceback, what was raised.
 
-    >>> _reason("Traceback:\\n  here\\nOSError: [Errno 22] Invalid argument\\n", 1)
+    >>> _reason("Traceback:\n  here\nOSError: [Errno 22] Invalid argument\n", 1)
     'OSError: [Errno 22] Invalid argument'
     >>> _reason("", -9)
     'ended with code -9 and said nothing'

@@ -83,12 +83,12 @@ class Summary:
     def to_limit(self, workload: str, contender: str, figure: str) -> Spread | None:
         return quotient(self.values(workload, contender, figure), self.limit(workload, contender, figure))
 
-    def best_peer(
-        self, workload: str, figure: str, among: Callable[[str], bool] = lambda name: True
-    ) -> str | None:
-        """The one of the least median."""
+    def best_peer(self, workload: str, figure: str, among: Callable[[str], bool] = lambda name: True) -> str | None:
+        """The one of the least median, where that is more than nothing."""
         spreads = {name: self.spread(workload, name, figure) for name in self.contenders if name != HOLDFAST}
-        medians = {name: one.median for name, one in spreads.items() if one is not None and among(name)}
+        medians = {
+            name: one.median for name, one in spreads.items() if one is not None and one.median > 0 and among(name)
+        }
         return min(medians, key=medians.__getitem__) if medians else None
 
     def to_peer(self, workload: str, figure: str, peer: str) -> Spread | None:
@@ -106,4 +106,3 @@ class Summary:
 def quotient(above: ByRepetition, below: ByRepetition) -> Spread | None:
     """By repetition; those that have only one side, or nothing to divide by, are left out."""
     return Spread.of(above[one] / below[one] for one in above if below.get(one, 0) > 0)
-

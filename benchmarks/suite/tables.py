@@ -56,7 +56,8 @@ class Table:
 
 
 def spread_text(found: Spread, shown: Callable[[float], str]) -> str:
-    """
+    """The median, and what is around it.
+
     >>> spread_text(Spread(2.0, 1.0, 2.5), wording.duration), spread_text(Spread(1.0, 1.0, 1.0), wording.duration)
     ('2 s (1-2.5)', '1 s')
     """
@@ -68,7 +69,8 @@ def spread_text(found: Spread, shown: Callable[[float], str]) -> str:
 
 
 def times(ratio: float) -> str:
-    """
+    """A ratio in two digits.
+
     >>> times(0.0123), times(1.5), times(123.4)
     ('0.012×', '1.5×', '123×')
     """
@@ -94,7 +96,7 @@ def cell(summary: Summary, workload: str, contender: str, figure: str) -> str:
         return NOTHING
     ratio = summary.to_limit(workload, contender, figure)
     text = spread_text(found, _shown(figure))
-    return text if ratio is None else f"{text} · {times(ratio.median)}"
+    return text if ratio is None or ratio.median <= 0 else f"{text} · {times(ratio.median)}"
 
 
 def contender_table(summary: Summary, workload: str, columns: dict[str, str]) -> Table:
@@ -120,9 +122,12 @@ def _unsynced(summary: Summary, workload: str, name: str, columns: Iterable[str]
 
 
 def _to_best(summary: Summary, workload: str, figure: str) -> str:
-    peer = summary.best_peer(workload, figure)
+    """Memory is held against that of those who take some: the asynchronous ones."""
+    traits = summary.results.traits
+    takes_memory = figure == figures.SAVING_MEMORY
+    peer = summary.best_peer(workload, figure, lambda name: traits[name].asynchronous or not takes_memory)
     ratio = None if peer is None else summary.to_peer(workload, figure, peer)
-    return NOTHING if ratio is None else f"**{times(ratio.median)}** ({peer})"
+    return NOTHING if ratio is None or ratio.median <= 0 else f"**{times(ratio.median)}** ({peer})"
 
 
 def machine_table(summary: Summary) -> Table:

@@ -30,7 +30,7 @@ class Target:
 
 
 def _limit(workload: str, figure: str) -> Callable[[Summary], Spread | None]:
-    """holdfast by the machine."""
+    """Holdfast by the machine."""
     return lambda summary: summary.to_limit(workload, HOLDFAST, figure)
 
 
@@ -42,7 +42,7 @@ def _rate(workload: str, figure: str) -> Callable[[Summary], Spread | None]:
 
 
 def _peer(workload: str, figure: str, peer: str, theirs: str | None = None) -> Callable[[Summary], Spread | None]:
-    """holdfast by a peer."""
+    """Holdfast by a peer."""
     return lambda summary: quotient(
         summary.values(workload, HOLDFAST, figure), summary.values(workload, peer, theirs or figure)
     )
@@ -54,7 +54,7 @@ def _by_peer(workload: str, figure: str, peer: str) -> Callable[[Summary], Sprea
 
 
 def _best(workload: str, figure: str, *, asynchronous: bool = False) -> Callable[[Summary], Spread | None]:
-    """holdfast by the best of the peers, or of those that are asynchronous."""
+    """Holdfast by the best of the peers, or of those that are asynchronous."""
 
     def measure(summary: Summary) -> Spread | None:
         traits = summary.results.traits
@@ -93,7 +93,10 @@ TARGETS = [
         "dense: stall, by `torch.save`'s without fsync",
         _peer(DENSE, figures.STALL, TORCH_SAVE, figures.CALL), MOST, 1 / 15,
     ),
-    Target("dense: overhead of a save, by `torch.save`'s + fsync", _peer(DENSE, figures.OVERHEAD, TORCH_SAVE), MOST, 1 / 5),
+    Target(
+        "dense: overhead of a save, by `torch.save`'s + fsync",
+        _peer(DENSE, figures.OVERHEAD, TORCH_SAVE), MOST, 1 / 5,
+    ),
     Target(
         "dense: overhead of a save, by the best asynchronous peer's",
         _best(DENSE, figures.OVERHEAD, asynchronous=True), MOST, 1 / 2,

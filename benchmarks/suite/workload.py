@@ -10,7 +10,7 @@ WORKLOADS = (DENSE, TINY, PARTIAL)
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """``size`` is the bytes of `dense`'s whole state and of `partial`'s frozen parameters; ``tensors`` how many `tiny` has."""
+    """``size``: bytes of `dense`'s whole state and of `partial`'s frozen parameters. ``tensors``: of `tiny`."""
 
     name: str
     size: int

@@ -52,6 +52,7 @@ class Contender(ABC):
 
     def open(self) -> None:
         """Makes what saving and loading need beside the job."""
+        return None
 
     def begin(self) -> None:
         """A training that has nothing to resume begins to call `boundary`."""
@@ -85,6 +86,7 @@ class Contender(ABC):
 
     def close(self) -> None:
         """The end of the training."""
+        return None
 
     def newest(self) -> Path:
         """The file or folder of the newest checkpoint."""

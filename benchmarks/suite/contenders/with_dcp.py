@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from suite.contenders.base import BySteps, Wait, at_once
 
@@ -19,11 +20,11 @@ class DcpSave(BySteps):
     durable = "files"
 
     def save(self) -> Wait:
-        dcp.save(self.job.state_dict(), checkpoint_id=self.next_path())
+        save(self.job.state_dict(), checkpoint_id=self.next_path())
         return at_once
 
     def load(self) -> None:
-        dcp.load(self.job.state_dict(), checkpoint_id=self.newest())
+        load(self.job.state_dict(), checkpoint_id=self.newest())
 
 
 class DcpAsyncSave(DcpSave):
@@ -32,7 +33,7 @@ class DcpAsyncSave(DcpSave):
     loads = resumes = False  # as dcp.save
 
     def save(self) -> Wait:
-        saved = dcp.async_save(self.job.state_dict(), checkpoint_id=self.next_path())
+        saved = async_save(self.job.state_dict(), checkpoint_id=self.next_path())
         assert isinstance(saved, Future)
         return saved.result
 
@@ -54,7 +55,7 @@ class DcpDefaultStager(DcpSave):
         self._stager = DefaultStager(options)
 
     def save(self) -> Wait:
-        saved = dcp.async_save(self.job.state_dict(), checkpoint_id=self.next_path(), async_stager=self._stager)
+        saved = async_save(self.job.state_dict(), checkpoint_id=self.next_path(), async_stager=self._stager)
         assert not isinstance(saved, Future)
         self._staged = saved.staging_completion
         return saved.upload_completion.result

@@ -29,7 +29,8 @@ class Orbax(BySteps):
 
     def save(self) -> Wait:
         self._checkpointer.save(self.next_path().absolute(), self._arrays())
-        return self._checkpointer.wait_until_finished
+        wait: Wait = self._checkpointer.wait_until_finished
+        return wait
 
     def load(self) -> None:
         """Into arrays of its own, which it cannot choose, and from there into the tensors."""

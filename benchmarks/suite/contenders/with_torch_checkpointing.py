@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch_checkpointing import CheckpointManager
 from torch_checkpointing.storage.filesystem import LocalFileSystemStorageConfig
@@ -17,20 +18,19 @@ class TorchCheckpointing(BySteps):
     durable = "nothing"
     packages = ("torch_checkpointing", "torch")
     direct: ClassVar[bool] = True
-    _manager: CheckpointManager | None = None
+    _manager: Any = None
 
     def open(self) -> None:
         storage = LocalFileSystemStorageConfig(use_direct_io=self.direct)
         self._manager = CheckpointManager(CheckpointManager.Config(storage_config=storage))
 
     def save(self) -> Wait:
-        saved = self._manager.save(str(self.next_path()), self.job.state_dict())
-        assert saved is not None
+        saved: Future[object] = self._manager.save(str(self.next_path()), self.job.state_dict())
         return saved.result
 
     def updating(self) -> AbstractContextManager[object]:
-        found: AbstractContextManager[object] = nullcontext() if self._manager is None else self._manager.lock()
-        return found
+        lock: AbstractContextManager[object] = nullcontext() if self._manager is None else self._manager.lock()
+        return lock
 
     def load(self) -> None:
         self._manager.load(str(self.newest()), into=self.job.state_dict())
