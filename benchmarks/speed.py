@@ -103,7 +103,13 @@ def run(plan: Plan) -> Results:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=len(plan))
-        measurements = list(measure(plan, lambda words: bar.update(task, description=words), lambda: bar.advance(task)))
+
+        def say(words: str) -> None:
+            bar.update(task, description=words)
+            if not bar.console.is_terminal:
+                bar.console.print(words)
+
+        measurements = list(measure(plan, say, lambda: bar.advance(task)))
     return Results(
         command=command(sys.argv[1:]),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),

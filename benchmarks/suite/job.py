@@ -166,5 +166,5 @@ class Job:
         digest = xxhash.xxh3_128()
         for name, one in sorted(self.tensors().items()):
             digest.update(name.encode())
-            digest.update(memoryview(one.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
+            digest.update(one.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()

@@ -48,8 +48,8 @@ class Limits:
             figures.RAW_WRITE: self._seconds(self._write),
             figures.RAW_READ: self._seconds(self._read),
             figures.READ_WARM: self._read_warm(),
-            figures.XXH3: self._seconds(lambda: xxhash.xxh3_128(memoryview(self._source)).digest()),
-            figures.BLAKE3: self._seconds(lambda: blake3(memoryview(self._source)).digest()),
+            figures.XXH3: self._seconds(lambda: xxhash.xxh3_128(self._source.data).digest()),
+            figures.BLAKE3: self._seconds(lambda: blake3(self._source.data).digest()),
         }
         if self._device == "cuda":
             found[figures.PINNED] = self._seconds(self._pinned())
@@ -90,9 +90,7 @@ class Limits:
         self._path.unlink(missing_ok=True)
         descriptor = self._open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            self._in_parallel(
-                lambda begin, end: os.pwrite(descriptor, memoryview(self._source[begin:end]), begin), _WRITERS
-            )
+            self._in_parallel(lambda begin, end: os.pwrite(descriptor, self._source[begin:end].data, begin), _WRITERS)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -114,9 +112,7 @@ class Limits:
             os.close(descriptor)
 
     def _fetch(self, descriptor: int, threads: int) -> None:
-        self._in_parallel(
-            lambda begin, end: os.preadv(descriptor, [memoryview(self._target[begin:end])], begin), threads
-        )
+        self._in_parallel(lambda begin, end: os.preadv(descriptor, [self._target[begin:end].data], begin), threads)
 
     def _open(self, flags: int) -> int:
         try:
