@@ -125,7 +125,7 @@ def run(plan: Plan) -> Results:
 
 def command(arguments: Sequence[str]) -> str:
     """How to run the same again; where the scratch folder was is nobody's business."""
-    kept = list(arguments)
+    kept = [one for one in arguments if one != "--json"]
     for option in ("--scratch", "--output"):
         if option in kept:
             del kept[kept.index(option) : kept.index(option) + 2]

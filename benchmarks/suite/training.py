@@ -15,7 +15,7 @@ from suite.page_cache import sync
 from suite.process_tree import cpu_seconds, members, written_bytes
 from suite.records import Answer, Figures
 
-WARM_UP, BASELINE, LEAD, TAIL = 2, 6, 2, 1
+WARM_UP, BASELINE, LEAD, TAIL = 1, 5, 2, 1
 """Steps: before anything is timed; to know how long one takes; before the first save; at least behind each."""
 LONGEST = 180.0
 """Seconds after which a save that is still not durable is given up."""
