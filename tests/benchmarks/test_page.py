@@ -1,0 +1,103 @@
+"""`docs/performance.md` says what was measured, and nothing else."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from suite import figures
+from suite.contenders import HOLDFAST, NAMES, TORCH_SAVE
+from suite.page import page
+from suite.records import MACHINE, Measurement, Results, Traits
+from suite.summary import Summary
+from suite.tables import SAVING, contender_table, target_table
+from suite.targets import TARGETS
+from suite.workload import DENSE, PARTIAL, TINY, Workload
+
+ROOT = Path(__file__).parents[2]
+
+
+def measured(repetition, contender, **found):
+    return Measurement(
+        repetition=repetition, workload=DENSE, contender=contender, figures={key: [one] for key, one in found.items()}
+    )
+
+
+def results(*measurements, repetitions=1):
+    traits = {
+        HOLDFAST: Traits(asynchronous=True, durable="files and folder", verifies="every byte", versions={}),
+        TORCH_SAVE: Traits(asynchronous=False, durable="nothing", verifies="no", versions={"torch": "2.13"}),
+    }
+    return Results(
+        command="python benchmarks/speed.py", date="2026-11-26", machine={"cores": "2 cores"}, scratch="ext4",
+        workloads=[Workload(name=DENSE, size=1 << 30, tensors=8)], repetitions=repetitions, saves=1, traits=traits,
+        measurements=list(measurements),
+    )  # fmt: skip
+
+
+def test_the_page_is_what_the_stored_results_give():
+    """Nobody edits a figure of the page, and none of them is left behind by newer results."""
+    stored = (ROOT / "benchmarks" / "results" / "speed.json").read_bytes()
+    assert (ROOT / "docs" / "performance.md").read_text() == page(msgspec.json.decode(stored, type=Results))
+
+
+def test_everybody_and_every_workload_is_in_the_stored_results():
+    """A peer or a size that was left out of the run is not left out of the page unnoticed."""
+    stored = (ROOT / "benchmarks" / "results" / "speed.json").read_bytes()
+    found = msgspec.json.decode(stored, type=Results)
+    turns = {(one.workload, one.contender) for one in found.measurements}
+    assert turns == {(workload, name) for workload in (DENSE, TINY, PARTIAL) for name in (*NAMES, MACHINE)}
+
+
+def test_a_ratio_is_formed_within_a_repetition():
+    """A repetition that met a slow machine does not lend its limit to another."""
+    summary = Summary(
+        results(
+            measured(0, MACHINE, copy_warm=1.0), measured(0, HOLDFAST, stall=2.0),
+            measured(1, MACHINE, copy_warm=10.0), measured(1, HOLDFAST, stall=20.0),
+            measured(2, MACHINE, copy_warm=100.0), measured(2, HOLDFAST, stall=300.0),
+            repetitions=3,
+        )
+    )  # fmt: skip
+    found = summary.to_limit(DENSE, HOLDFAST, figures.STALL)
+    assert (found.median, found.least, found.most) == (2.0, 2.0, 3.0)
+
+
+def test_a_repetition_with_one_side_only_has_no_ratio():
+    """Where one of the two failed, the other is not held against a different moment."""
+    summary = Summary(results(measured(0, MACHINE, copy_warm=1.0), measured(1, HOLDFAST, stall=2.0), repetitions=2))
+    assert summary.to_limit(DENSE, HOLDFAST, figures.STALL) is None
+
+
+def test_the_best_peer_is_never_holdfast_itself():
+    """Holdfast is held against others, also where it is the fastest."""
+    summary = Summary(results(measured(0, HOLDFAST, stall=1.0), measured(0, TORCH_SAVE, stall=4.0)))
+    assert summary.best_peer(DENSE, figures.STALL) == TORCH_SAVE
+    assert summary.to_peer(DENSE, figures.STALL, TORCH_SAVE).median == 0.25
+
+
+def test_who_syncs_nothing_is_shown_without_and_with_the_fsync_of_the_suite():
+    """What a saver takes by itself is not hidden behind what the suite adds for it."""
+    summary = Summary(results(measured(0, TORCH_SAVE, stall=4.0, call=3.0, durable=2.0, done=1.0)))
+    rows = contender_table(summary, DENSE, SAVING).rows
+    assert [(row[0], row[1]) for row in rows[:2]] == [("torch.save", "3 s"), ("torch.save + fsync", "4 s")]
+
+
+def test_a_contender_that_cannot_run_says_why():
+    """A missing row has its reason on the page."""
+    failed = Measurement(repetition=0, workload=DENSE, contender=TORCH_SAVE, cannot="OSError: no")
+    assert "torch.save cannot run: `OSError: no`" in page(results(failed))
+
+
+@pytest.mark.parametrize(("stall", "verdict"), [(1.2, "reached"), (1.3, "**not reached**")])
+def test_a_target_is_reached_at_its_bound(stall, verdict):
+    """The verdict on the page is about the median of the ratios."""
+    table = target_table(Summary(results(measured(0, MACHINE, copy_warm=1.0), measured(0, HOLDFAST, stall=stall))))
+    row = next(row for row in table.rows if row[0] == "dense: stall, by a copy in warm memory")
+    assert row[1:] == ["≤ 1.2", f"{stall}", verdict]
+
+
+def test_a_target_without_its_figures_is_not_measured():
+    """No verdict is made up where nothing was measured."""
+    assert {row[-1] for row in target_table(Summary(results())).rows} == {"not measured"}
+    assert len(target_table(Summary(results())).rows) == len(TARGETS)
