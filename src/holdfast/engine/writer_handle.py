@@ -32,7 +32,9 @@ from holdfast.engine.messages import (
     receive_by_trainer,
     send,
 )
-from holdfast.errors import SaveError
+from holdfast.errors import SaveError, StorageError
+from holdfast.format.names import is_debris
+from holdfast.storage.local import LocalStorage
 
 READY_SECONDS = 90.0
 """How long the first save waits for a writer to hold its lock."""
@@ -159,8 +161,15 @@ class WriterHandle:
         _handles.discard(self)
         with contextlib.suppress(OSError):
             send(self._connection, Stop())
-        self._process.wait()
+        if self._process.wait() != 0:
+            self._clean()
         self._connection.close()
+
+    def _clean(self) -> None:
+        """A writer that died behind its last answer, while it gave back space, has no successor to go on with that."""
+        for folder in self._folders:
+            with contextlib.suppress(StorageError):
+                LocalStorage(folder).sweep(is_debris)
 
     def close_in_child(self) -> None:
         """Drops what a forked child inherited: it must not keep the writer's socket alive, nor start a writer."""
