@@ -165,7 +165,7 @@ def test_only_repetitions_of_the_same_are_added_to_stored_results():
     turns = [Measurement(repetition=number, workload=one.name, contender=name) for number, one, name in plan.turns(0)]
     results = stored.extended(stored.begun(plan), plan, turns)
     stored.require_same(results, plan)
-    with pytest.raises(ValueError, match="workloads: stored"):
+    with pytest.raises(ValueError, match="workloads of the stored results"):
         stored.require_same(results, planned("--size", "32MiB", "--only", HOLDFAST))
     with pytest.raises(ValueError, match="of other contenders"):
         stored.require_same(results, planned("--size", "64MiB"))
