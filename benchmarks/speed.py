@@ -3,13 +3,15 @@
     python benchmarks/speed.py                                              everything, at full size
     python benchmarks/speed.py --size 64MiB --tensors 800 --repetitions 1   a small run, of a few minutes
     python benchmarks/speed.py --only holdfast torch.save --workloads dense
+    python benchmarks/speed.py --repetitions 2 --append                     two more repetitions of what is stored
     python benchmarks/speed.py --json --output mine.json                    figures for programs, stored elsewhere
     python benchmarks/speed.py --page                                       page and picture of the stored results
 
 Measured are a dense model, very many tiny tensors, and a model of which 1 % is trained: how long the loop waits for a
 save and how much longer it gets, how long until the checkpoint is durable, processor seconds, bytes written, memory,
 loads from the page cache and from the disk, and starts that resume. Stores ``benchmarks/results/speed.json``, and
-writes ``docs/performance.md`` and its picture, which say how all that is done.
+writes ``docs/performance.md`` and its picture, which say how all that is done. Results are stored after each
+repetition: what an interruption loses is the one that is under way.
 
 A peer that is not installed or fails is listed with the reason; `make bench` installs all of them.
 """
@@ -17,38 +19,35 @@ A peer that is not installed or fails is listed with the reason; `make bench` in
 from __future__ import annotations
 
 import argparse
-import datetime
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
 from holdfast.cli.output import console
-from suite import machine, tables
+from suite import machine, stored, tables
 from suite.contenders import NAMES
 from suite.page import page
 from suite.records import Results
 from suite.schedule import Plan, measure
+from suite.stored import REPETITIONS, SAVES, SIZE, TENSORS
 from suite.summary import Summary
-from suite.workload import DENSE, WORKLOADS, Workload, parse_size
+from suite.workload import DENSE, WORKLOADS, Workload, parse_size, size_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
-SIZE, TENSORS, REPETITIONS, SAVES = "2GiB", 20_000, 5, 1
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--size", default=SIZE, help=f"of the dense state and of the frozen parameters (default {SIZE})")
+    made.add_argument("--size", default=size_text(SIZE), help="of the dense state and of the frozen parameters (2GiB)")
     made.add_argument("--tensors", type=int, default=TENSORS, help=f"tiny ones (default {TENSORS})")
     made.add_argument("--repetitions", type=int, default=REPETITIONS, help=f"default {REPETITIONS}")
     made.add_argument("--saves", type=int, default=SAVES, help=f"of each kind in one process (default {SAVES})")
@@ -57,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default cpu)")
     made.add_argument("--scratch", type=Path, help="a folder on the disk that is measured (default: the temporary one)")
     made.add_argument("--output", type=Path, help=f"where the results go (default {RESULTS.relative_to(ROOT)})")
+    made.add_argument("--append", action="store_true", help="add the repetitions to stored ones of the same settings")
     made.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
     made.add_argument("--page", action="store_true", help="measure nothing; write page and picture of stored results")
     return made
@@ -66,17 +66,38 @@ def main() -> None:
     chosen = parser()
     arguments = chosen.parse_args()
     output: Path = arguments.output or RESULTS
+    try:
+        if not arguments.page:
+            run(arguments, output)
+        results = stored.read(output)
+    except ValueError as error:
+        chosen.error(str(error))
     if not arguments.page:
-        try:
-            plan = plan_of(arguments)
-        except ValueError as error:
-            chosen.error(str(error))
-        results = run(plan)
-        output.parent.mkdir(exist_ok=True)
-        output.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
         show(results, as_json=arguments.json)
     if arguments.page or arguments.output is None:
-        write_page(msgspec.json.decode(output.read_bytes(), type=Results))
+        write_page(results)
+
+
+def run(arguments: argparse.Namespace, output: Path) -> None:
+    """Measures, and stores what there is after each repetition. Raises `ValueError` before anything is measured."""
+    plan = plan_of(arguments)
+    results = stored.read(output) if arguments.append else stored.begun(plan)
+    if arguments.append:
+        stored.require_same(results, plan)
+    _end_as_by_interrupt()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=len(plan))
+
+        def say(words: str) -> None:
+            bar.update(task, description=words)
+            if not bar.console.is_terminal:
+                bar.console.print(words)
+
+        for _ in range(plan.repetitions):
+            found = measure(plan, results.repetitions, say, lambda: bar.advance(task))
+            results = stored.extended(results, plan, found)
+            stored.write(results, output)
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
@@ -97,44 +118,9 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     return Plan(workloads, contenders, arguments.repetitions, arguments.saves, scratch)
 
 
-def run(plan: Plan) -> Results:
-    """Measures, with a bar on standard error."""
-    _end_as_by_interrupt()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=len(plan))
-
-        def say(words: str) -> None:
-            bar.update(task, description=words)
-            if not bar.console.is_terminal:
-                bar.console.print(words)
-
-        measurements = list(measure(plan, say, lambda: bar.advance(task)))
-    return Results(
-        command=command(sys.argv[1:]),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        machine=machine.describe(),
-        scratch=machine.file_system(plan.scratch),
-        workloads=plan.workloads,
-        repetitions=plan.repetitions,
-        saves=plan.saves,
-        traits={one.contender: one.traits for one in measurements if one.traits is not None},
-        measurements=measurements,
-    )
-
-
-def command(arguments: Sequence[str]) -> str:
-    """How to run the same again; where the scratch folder was is nobody's business."""
-    kept = [one for one in arguments if one != "--json"]
-    for option in ("--scratch", "--output"):
-        if option in kept:
-            del kept[kept.index(option) : kept.index(option) + 2]
-    return " ".join(["python benchmarks/speed.py", *(f"'{one}'" if " " in one else one for one in kept)])
-
-
 def show(results: Results, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(results)).decode() + "\n")
+        sys.stdout.write(stored.text(results).decode())
         return
     shown, summary = console(), Summary(results)
     for workload in results.workloads:
@@ -175,4 +161,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("Interrupted: nothing was stored.")
+        sys.exit("Interrupted. Whole repetitions are stored; --append adds more.")

@@ -12,7 +12,7 @@ from suite.summary import Summary
 OWN, OTHER, LIMIT = "#0b6e4f", "#8d99ae", "#d1495b"
 PANELS = (
     (figures.STALL, figures.COPY_WARM, "The loop waits", "copy in warm memory"),
-    (figures.DURABLE, figures.RAW_WRITE, "Until durable", "raw write + fsync"),
+    (figures.DURABLE, figures.RAW_WRITE, "Until durable, alone", "raw write + fsync"),
 )
 
 
@@ -30,7 +30,7 @@ def draw(summary: Summary, workload: str, path: Path) -> None:
         at = summary.spread(workload, MACHINE, limit)
         if at is not None:
             axis.axvline(at.median, color=LIMIT, linestyle="--", linewidth=1.2, label=f"this machine: {limit_title}")
-            axis.legend(loc="upper right", fontsize=8, frameon=False)
+            axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
         axis.set_title(title, fontsize=11, loc="left")
         axis.set_xlabel("seconds, median; the line from the least to the most")
         axis.spines[["top", "right"]].set_visible(False)

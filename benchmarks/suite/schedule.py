@@ -26,6 +26,9 @@ PLACE = Path(__file__).parents[1]
 LONGEST = 900.0
 """Seconds that one process may take."""
 
+SHIFT = 3
+"""Places by which the order is turned from repetition to repetition."""
+
 Say = Callable[[str], object]
 
 
@@ -44,24 +47,26 @@ class Plan:
     scratch: Path
 
     def __len__(self) -> int:
-        return self.repetitions * len(self.workloads) * (len(self.contenders) + 1)
+        return self.repetitions * len(list(self.turns(0)))
 
-    def turns(self) -> Iterator[tuple[int, Workload, str]]:
+    def turns(self, repetition: int) -> Iterator[tuple[int, Workload, str]]:
         """Each repetition begins with another one, so that no place in the order is always the same one's."""
-        for repetition in range(self.repetitions):
-            for workload in self.workloads:
-                yield repetition, workload, MACHINE
-                first = repetition * max(1, len(self.contenders) // self.repetitions) % max(1, len(self.contenders))
-                for name in self.contenders[first:] + self.contenders[:first]:
-                    yield repetition, workload, name
+        first = repetition * SHIFT % max(1, len(self.contenders))
+        for workload in self.workloads:
+            yield repetition, workload, MACHINE
+            for name in self.contenders[first:] + self.contenders[:first]:
+                yield repetition, workload, name
 
 
-def measure(plan: Plan, say: Say, advance: Callable[[], object]) -> Iterator[Measurement]:
-    for repetition, workload, name in plan.turns():
-        say(f"{repetition + 1}/{plan.repetitions} {workload.name}: {name}")
+def measure(plan: Plan, repetition: int, say: Say, advance: Callable[[], object]) -> list[Measurement]:
+    """One repetition."""
+    found = []
+    for number, workload, name in plan.turns(repetition):
+        say(f"{number + 1}: {workload.name}, {name}")
         with tempfile.TemporaryDirectory(dir=plan.scratch, prefix="speed-", ignore_cleanup_errors=True) as folder:
-            yield _measurement(repetition, workload, name, plan.saves, Path(folder))
+            found.append(_measurement(number, workload, name, plan.saves, Path(folder)))
         advance()
+    return found
 
 
 def _measurement(repetition: int, workload: Workload, name: str, saves: int, folder: Path) -> Measurement:

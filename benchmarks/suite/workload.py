@@ -37,3 +37,13 @@ def parse_size(text: str) -> int:
     if unit not in units or not number.strip().replace(".", "", 1).isdigit():
         raise ValueError(f"{text!r} is no size. Give a number and KiB, MiB or GiB, as in 2GiB.")
     return int(float(number) * units[unit])
+
+
+def size_text(size: int) -> str:
+    """The same as text, in the largest unit that fits.
+
+    >>> size_text(2147483648), size_text(1572864)
+    ('2GiB', '1536KiB')
+    """
+    power = next(power for power in (30, 20, 10, 0) if size % (1 << power) == 0)
+    return f"{size >> power}{ {30: 'GiB', 20: 'MiB', 10: 'KiB', 0: 'B'}[power] }"

@@ -40,4 +40,5 @@ def test_a_small_run_measures_holdfast_its_peers_and_the_machine(tmp_path):
         if importlib.util.find_spec("torch_checkpointing") is None:
             assert by_name[TORCH_CHECKPOINTING].cannot.startswith("ModuleNotFoundError: No module named")
     assert not list(tmp_path.glob("speed-*"))
+    assert found.repetitions == 1
     assert "**holdfast ÷ best peer**" in page(found)

@@ -13,14 +13,14 @@ import torch
 
 import speed
 import suite
-from suite import figures
+from suite import figures, stored
 from suite.contenders import HOLDFAST, NAMES
 from suite.job import Job, state_size
 from suite.loading import measure_loads
 from suite.memory_watch import MemoryWatch
 from suite.page_cache import cached, evict
 from suite.process_tree import cpu_seconds, members, memory_bytes
-from suite.records import LOAD, MACHINE, Request
+from suite.records import LOAD, MACHINE, Measurement, Request
 from suite.schedule import Failed, Plan, ask
 from suite.workload import DENSE, PARTIAL, TINY, WORKLOADS, Workload
 
@@ -119,9 +119,8 @@ def test_a_process_is_watched_together_with_what_it_starts():
 def test_each_repetition_has_everybody_once_and_begins_with_another():
     """No place in the order is always the same one's."""
     plan = Plan([workload(DENSE)], list(NAMES), 5, 1, Path())
-    turns = list(plan.turns())
-    assert len(turns) == len(plan)
-    orders = [[name for repetition, _, name in turns if repetition == one] for one in range(5)]
+    orders = [[name for _, _, name in plan.turns(repetition)] for repetition in range(5)]
+    assert sum(len(order) for order in orders) == len(plan)
     assert all(set(order) == {*NAMES, MACHINE} and order[0] == MACHINE for order in orders)
     assert len({order[1] for order in orders}) == 5
 
@@ -148,11 +147,37 @@ def test_what_cannot_be_measured_is_refused(arguments, words):
         speed.plan_of(speed.parser().parse_args(arguments))
 
 
-def test_the_command_of_a_result_leaves_out_where_it_was_run():
-    """A page that is published names no folder of the machine."""
-    assert speed.command(["--scratch", "/mnt/x", "--only", "dcp.async_save, DefaultStager"]) == (
-        "python benchmarks/speed.py --only 'dcp.async_save, DefaultStager'"
+def planned(*arguments):
+    return speed.plan_of(speed.parser().parse_args(arguments))
+
+
+def test_the_command_of_results_says_what_it_takes_to_repeat_them_and_no_more():
+    """A page that is published names no folder of the machine, and what is usual needs no words."""
+    assert stored.command(planned("--scratch", "/tmp"), 5) == "python benchmarks/speed.py"
+    assert stored.command(planned("--size", "64MiB", "--only", "dcp.async_save, DefaultStager"), 2) == (
+        "python benchmarks/speed.py --size 64MiB --repetitions 2 --only 'dcp.async_save, DefaultStager'"
     )
+
+
+def test_only_repetitions_of_the_same_are_added_to_stored_results():
+    """A median over two sizes, or over two sets of peers, would mean nothing."""
+    plan = planned("--size", "64MiB", "--only", HOLDFAST)
+    turns = [Measurement(repetition=number, workload=one.name, contender=name) for number, one, name in plan.turns(0)]
+    results = stored.extended(stored.begun(plan), plan, turns)
+    stored.require_same(results, plan)
+    with pytest.raises(ValueError, match="workloads of the stored results"):
+        stored.require_same(results, planned("--size", "32MiB", "--only", HOLDFAST))
+    with pytest.raises(ValueError, match="of other contenders"):
+        stored.require_same(results, planned("--size", "64MiB"))
+
+
+def test_results_that_are_not_there_or_of_another_version_are_told(tmp_path):
+    """Nothing is extended, and no page is made, of what cannot be read."""
+    with pytest.raises(ValueError, match="nothing is stored there yet"):
+        stored.read(tmp_path / "none.json")
+    (tmp_path / "old.json").write_text("{}")
+    with pytest.raises(ValueError, match="Measure anew"):
+        stored.read(tmp_path / "old.json")
 
 
 def test_figures_have_names_of_their_own():
