@@ -27,7 +27,7 @@ from holdfast.engine.run_folder import read_attempts
 from holdfast.policies.keep import Kept
 from holdfast.policies.moment import Moment
 from holdfast.run.configuration import read_configuration
-from holdfast.run.options import PRECEDENCE, Options, Setting, environment, resolve, shown
+from holdfast.run.options import PRECEDENCE, RUN_OPTIONS, Options, Setting, environment, resolve, shown
 from holdfast.run.saver import DEFAULT_KEEP, DEFAULTS
 from holdfast.storage.local import LocalStorage
 from tests.harness.small import small
@@ -275,7 +275,7 @@ def test_the_order_in_the_documents_is_that_of_the_code() -> None:
              "environment": "environment", "default": "default"}  # fmt: skip
     assert [one.strip() for one in header.strip("|").split("|")][1:] == [words[place] for place in PRECEDENCE]
     named = {row.strip("|").split("|")[0].strip().strip("`") for row in rows}
-    assert named == {"folder", "start_from", *(f"saver.{one}" if one == "folder" else one for one in DEFAULTS)}
+    assert named == {*RUN_OPTIONS, *(f"saver.{one}" if one == "folder" else one for one in DEFAULTS)}
     for row in rows:
         option = row.strip("|").split("|")[0].strip().strip("`").removeprefix("saver.")
         assert (f"HOLDFAST_{option.upper()}" in row) == (not row.startswith("| `saver.")), row
