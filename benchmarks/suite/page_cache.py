@@ -17,12 +17,12 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def sync(paths: Iterable[Path]) -> None:
-    """Makes files durable, and the folders that name them."""
-    folders = set()
+def sync(paths: Iterable[Path], root: Path) -> None:
+    """Makes files below ``root`` durable, with the folders on their way, which name them."""
+    folders = {root}
     for path in paths:
         _sync(path)
-        folders.add(path.parent)
+        folders.update(one for one in path.parents if one.is_relative_to(root))
     for folder in folders:
         _sync(folder)
 
