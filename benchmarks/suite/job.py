@@ -150,10 +150,13 @@ class Job:
     def size(self) -> int:
         return sum(one.nbytes for one in self.tensors().values())
 
+    def frozen(self) -> int:
+        """Bytes that no step changes."""
+        return sum(one.nbytes for one in self.model.parameters() if not one.requires_grad)
+
     def changed(self) -> int:
         """Bytes that every step changes."""
-        frozen = sum(one.nbytes for one in self.model.parameters() if not one.requires_grad)
-        return self.size() - frozen
+        return self.size() - self.frozen()
 
     def scramble(self) -> None:
         """Other values, so that a load that does nothing is found out."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import ctypes
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-STRIDE = 1 << 20
 DROP = Path("/proc/sys/vm/drop_caches")
+_LIBC = ctypes.CDLL(None, use_errno=True)
 FADVISE, DROPPED, KEPT = "posix_fadvise", "drop_caches", "not possible: some of it stayed in the page cache"
 
 
@@ -17,12 +18,12 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def sync(paths: Iterable[Path]) -> None:
-    """Makes files durable, and the folders that name them."""
-    folders = set()
+def sync(paths: Iterable[Path], root: Path) -> None:
+    """Makes files below ``root`` durable, with the folders on their way, which name them."""
+    folders = {root}
     for path in paths:
         _sync(path)
-        folders.add(path.parent)
+        folders.update(one for one in path.parents if one.is_relative_to(root))
     for folder in folders:
         _sync(folder)
 
@@ -49,18 +50,15 @@ def evict(paths: list[Path]) -> str:
 
 
 def cached(path: Path) -> bool:
-    """Whether any place that is looked at is in memory; asked without reading anything from the disk."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        return any(_cached_at(file.fileno(), place) for place in range(0, size, STRIDE))
-
-
-def _cached_at(descriptor: int, place: int) -> bool:
-    try:
-        return os.preadv(descriptor, [bytearray(1)], place, os.RWF_NOWAIT) > 0
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            return False
-        if error.errno == errno.EOPNOTSUPP:
-            return False  # a file system that cannot be asked is believed
-        raise
+    """Whether any page of the file is in memory. Asked by `mincore`: a read that may not wait would read ahead."""
+    size = path.stat().st_size
+    if size == 0:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as view:
+        begin = ctypes.c_char.from_buffer(view)
+        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        failed = _LIBC.mincore(ctypes.c_void_p(ctypes.addressof(begin)), ctypes.c_size_t(size), pages)
+        del begin  # else the mapping cannot be closed
+    if failed:
+        raise OSError(ctypes.get_errno(), "mincore failed", str(path))
+    return any(page & 1 for page in pages)

@@ -55,7 +55,7 @@ class Watch:
 
 def make_durable(contender: Contender) -> None:
     if not contender.syncs:
-        sync(contender.files())
+        sync(contender.files(), contender.folder)
 
 
 @dataclass
@@ -74,7 +74,9 @@ class Training:
         yield from self._baseline()
         began = clock()
         yield from self._first_save(began)
-        yield from self._save_alone(timed=False)
+        if self.contender.job.frozen():
+            # Who tells what is frozen may first want to see that it stays as it was.
+            yield from self._save_alone(timed=False)
         for _ in range(self.saves):
             yield from self._save_beside(figures.STALL, figures.OVERHEAD)
         for _ in range(self.saves):

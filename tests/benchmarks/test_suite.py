@@ -18,7 +18,7 @@ from suite.contenders import HOLDFAST, NAMES
 from suite.job import Job, state_size
 from suite.loading import measure_loads
 from suite.memory_watch import MemoryWatch
-from suite.page_cache import cached, evict
+from suite.page_cache import cached, evict, sync
 from suite.process_tree import cpu_seconds, members, memory_bytes
 from suite.records import LOAD, MACHINE, Measurement, Request
 from suite.schedule import Failed, Plan, ask
@@ -97,6 +97,19 @@ def test_an_evicted_file_is_in_memory_only_after_it_was_read(tmp_path):
     assert not cached(path)
     path.read_bytes()
     assert cached(path)
+
+
+def test_files_are_synced_with_every_folder_that_names_them(tmp_path, monkeypatch):
+    """What the suite calls durable has a durable name too, also where a checkpoint is a folder of folders."""
+    path = tmp_path / "checkpoints" / "step-1" / "deep" / "file"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1")
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")) or real(file))
+    sync([path], tmp_path / "checkpoints")
+    named = {str(one) for one in (path, *list(path.parents)[:3])}
+    assert set(synced) == named
+    assert synced[0] == str(path)
 
 
 def test_a_process_is_watched_together_with_what_it_starts():

@@ -61,7 +61,8 @@ class Holdfast(Contender):
         return files_in(self.newest())
 
     def drop_older(self) -> None:
-        """Its writer does that."""
+        """Its writer does that; while it does, the next save would have to wait."""
+        self._run.wait()
 
     def load(self) -> None:
         newest = holdfast.latest(self._place)
