@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequest
-from holdfast.engine.persist import Removals, Shards, persist
+from holdfast.engine.persist import Removals, Shards
 from holdfast.engine.plan import align
 from holdfast.format.manifest import Manifest
 from holdfast.storage.local import LocalStorage
 from holdfast.storage.paths import is_debris
 from holdfast.testing.faults import Fail, Fault, FaultyStorage, FlipBit, ShortWrite
+from tests.harness.persisting import persist
 
 SIZE = 10_000
 FILE = "model.safetensors"

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from holdfast.engine.messages import CommitRequest, Failed, ShardRequest
-from holdfast.engine.persist import Shards, persist
+from holdfast.engine.persist import Shards
 from holdfast.errors import StorageError
 from holdfast.format.manifest import Manifest
 from holdfast.storage.local import LocalStorage, LocalTry
 from holdfast.storage.locks import RecordLock
 from holdfast.testing.storage_conformance import NAME, blocks
+from tests.harness.persisting import persist
 
 SIZE = 2 << 20
 

@@ -19,7 +19,7 @@ from holdfast.engine.catalog import Catalog
 from holdfast.engine.checkpointer import ItemDraft, _request
 from holdfast.engine.identity import RunIdentity
 from holdfast.engine.messages import Committed, Failed, Persist
-from holdfast.engine.persist import Shards, persist, refused
+from holdfast.engine.persist import Shards, refused
 from holdfast.engine.pins import pin, unpin
 from holdfast.engine.plan import make_plan
 from holdfast.format.names import RUN_FILE, CheckpointName
@@ -33,6 +33,7 @@ from holdfast.run.target import Target
 from holdfast.run.voice import Voice
 from holdfast.storage.local import LocalStorage
 from holdfast.types import Progress
+from tests.harness.persisting import persist
 
 RUN = "7f3a"
 STEPS, SAMPLES = 7, 40

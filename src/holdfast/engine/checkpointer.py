@@ -10,7 +10,7 @@ import msgspec
 from holdfast.engine.arena import Arena, ring_size
 from holdfast.engine.filling import Filling, fill
 from holdfast.engine.leaves import Source
-from holdfast.engine.messages import CommitRequest, Committed, Failed, Persist, SaveRequest, ShardRequest
+from holdfast.engine.messages import CommitRequest, Outcome, Persist, SaveRequest, ShardRequest
 from holdfast.engine.plan import Contents, Everything, Plan, Sources, align, make_plan, signature
 from holdfast.engine.writer_handle import WriterHandle
 from holdfast.format.digests import BLOCK_SIZE
@@ -58,7 +58,6 @@ class Checkpointer:
         self._limit = limit
         self._arena: Arena | None = None
         self._plans: dict[tuple[object, ...], Plan] = {}
-        self._begun = False
 
     @property
     def busy(self) -> bool:
@@ -98,8 +97,7 @@ class Checkpointer:
         arena.view[offset : offset + len(request)] = request
         names = {one.folder: unhashed(str(one.manifest.name)) for one in checkpoints}
         held = Persist(names, checkpoints[0].manifest.ordinal, offset, len(request), size=plan.size, ring=offset)
-        self._begun = begin or held.streams
-        if self._begun:
+        if begin or held.streams:
             self.writer.begin(held)
         try:
             self._fill(held, plan, sources)
@@ -110,7 +108,7 @@ class Checkpointer:
 
     def _fill(self, held: Persist, plan: Plan, sources: Sources) -> None:
         assert self._arena is not None
-        reader = self.writer if self._begun else None
+        reader = self.writer if self.writer.begun else None
         if not held.streams:
             fill(Filling(self._arena.view, reader, held.piece), plan, sources)
             return
@@ -121,17 +119,17 @@ class Checkpointer:
 
     def commit(self, held: Persist) -> None:
         """Hands over what is held. On return it survives this process. Raises `SaveError` if there is no writer."""
-        if not self._begun:
+        if not self.writer.begun:
             self.writer.begin(held)
         if not held.streams:
             self.writer.filled(held.size)
         self.writer.complete()
 
-    def poll(self) -> Committed | Failed | None:
+    def poll(self) -> Outcome | None:
         """The next outcome of the last save, once, when it is there: one for each of its checkpoints."""
         return self.writer.poll()
 
-    def wait(self, timeout: float | None = None) -> Committed | Failed | None:
+    def wait(self, timeout: float | None = None) -> Outcome | None:
         """Waits for the next outcome of the save under way; None if there is none."""
         return self.writer.wait(timeout)
 

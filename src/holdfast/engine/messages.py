@@ -141,7 +141,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 ToWriter = UseArena | Persist | Filled | Complete | Abandon | Stop
-ToTrainer = Ready | Drained | Committed | Failed
+Outcome = Committed | Failed
+ToTrainer = Ready | Drained | Outcome
 
 
 def channel() -> tuple[socket.socket, socket.socket]:
@@ -155,7 +156,7 @@ def send(connection: socket.socket, message: ToWriter | ToTrainer, descriptors: 
     socket.send_fds(connection, [msgspec.json.encode(message)], list(descriptors))
 
 
-def shortened(message: Committed | Failed) -> Committed | Failed:
+def shortened(message: Outcome) -> Outcome:
     """``message`` within what a datagram takes: names, notes and text beyond what anyone reads are left out."""
     notes = tuple(note[:500] for note in message.notes[:20])
     if isinstance(message, Committed):

@@ -12,9 +12,9 @@ import msgspec
 
 from holdfast.engine.arrival import Arrived
 from holdfast.engine.holds import set_aside_unless_held
-from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequest
+from holdfast.engine.messages import CommitRequest, Committed, Failed, Outcome, ShardRequest
 from holdfast.errors import AlreadyExistsError, HoldfastError, StorageError
-from holdfast.format.digests import BLOCK_SIZE, BlockDigests, FileDigest, block_digest, content_hash
+from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_digest, content_hash
 from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, check_digest, open_manifest, seal
 from holdfast.format.names import HASH, CheckpointName, unhashed
 from holdfast.storage.base import Storage, Try
@@ -25,25 +25,9 @@ from holdfast.types import FileRecord, Part
 Removals = list[Callable[[], None]]
 """What is left of a deletion once its checkpoint is out of the way: giving back the space, which takes its time."""
 
-
-_HASHERS = 1
-"""Threads for the digests: one core makes those of 3.5 GB in a second, and disks take more."""
-
-Outcome = Committed | Failed
 Persisting = Generator[None, None, Outcome]
 """A checkpoint in the making. It pauses once all of it is written, to be committed when it goes on; closed instead,
 nothing of it is left. One that fails before that does not pause."""
-
-
-def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals) -> Outcome:
-    """Makes the checkpoint ``commit`` at once; see `persisting`."""
-    making = persisting(storage, commit, shards, removals)
-    while True:
-        try:
-            next(making)
-        except StopIteration as end:
-            outcome: Outcome = end.value
-            return outcome
 
 
 def persisting(storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals) -> Persisting:
@@ -168,8 +152,8 @@ class Shards:
             self.arrival.release(shard.offset + end)
 
     def _write_digested(self, attempt: Try, shard: ShardRequest) -> FileRecord:
-        with ThreadPoolExecutor(_HASHERS, thread_name_prefix="holdfast-digest") as hashers:
-            digests = _Digests(hashers)
+        with ThreadPoolExecutor(1, thread_name_prefix="holdfast-digest") as hasher:
+            digests = _Digests(hasher)
 
             def digested() -> Iterator[memoryview]:
                 left = shard.size
@@ -186,13 +170,13 @@ class Shards:
 
 
 class _Digests:
-    """Digests the blocks of a file in the background, in order."""
+    """Digests the blocks of a file in the background, in order: ``hasher`` has one thread."""
 
-    def __init__(self, hashers: ThreadPoolExecutor) -> None:
+    def __init__(self, hasher: ThreadPoolExecutor) -> None:
         self.file = FileDigest()
-        self._hashers = hashers
+        self._hasher = hasher
         self._blocks: list[memoryview] = []
-        self._pending: list[Future[BlockDigests]] = []
+        self._pending: list[Future[None]] = []
 
     def take(self, block: memoryview, *, now: bool) -> None:
         """The next block; those that are not digested ``now`` are with a later one."""
@@ -204,11 +188,11 @@ class _Digests:
         """All that were taken are digested then."""
         self._start()
         for one in self._pending:
-            self.file.add(one.result())
+            one.result()
         self._pending.clear()
 
     def _start(self) -> None:
-        self._pending += [self._hashers.submit(BlockDigests.of, one) for one in self._blocks]
+        self._pending += [self._hasher.submit(self.file.update, one) for one in self._blocks]
         self._blocks.clear()
 
 

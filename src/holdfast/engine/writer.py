@@ -24,6 +24,7 @@ from holdfast.engine.identity import read_identity
 from holdfast.engine.messages import (
     CommitRequest,
     Drained,
+    Outcome,
     Persist,
     Ready,
     SaveRequest,
@@ -35,7 +36,7 @@ from holdfast.engine.messages import (
     send,
     shortened,
 )
-from holdfast.engine.persist import Outcome, Removals, Shards, persisting, refused
+from holdfast.engine.persist import Removals, Shards, persisting, refused
 from holdfast.errors import HoldfastError, NotFoundError, StorageError
 from holdfast.format.names import is_debris
 from holdfast.storage.local import LocalStorage

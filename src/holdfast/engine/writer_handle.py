@@ -17,11 +17,11 @@ import msgspec
 from holdfast.engine.arena import Arena
 from holdfast.engine.messages import (
     Abandon,
-    Committed,
     Complete,
     Drained,
     Failed,
     Filled,
+    Outcome,
     Persist,
     Ready,
     Stop,
@@ -45,8 +45,6 @@ LOOK_SECONDS = 1.0
 """How often an idle writer is looked after."""
 
 _STREAMED = "the writer process died while the state, which is larger than the arena, streamed through it"
-
-Outcome = Committed | Failed
 
 
 class WriterHandle:
@@ -77,6 +75,11 @@ class WriterHandle:
     def busy(self) -> bool:
         """Whether a snapshot that is complete is still on its way out of the arena."""
         return self._request is not None and self._complete
+
+    @property
+    def begun(self) -> bool:
+        """Whether a snapshot was announced that is not complete yet."""
+        return self._request is not None and not self._complete
 
     @property
     def pid(self) -> int:
@@ -128,7 +131,7 @@ class WriterHandle:
 
     def abandon(self) -> None:
         """Takes back a snapshot that was begun and is not complete."""
-        if self._request is not None and not self._complete:
+        if self.begun:
             self._request = None
             self._early.clear()
             self._tell(Abandon())

@@ -7,7 +7,6 @@ to tensors, so one pass over the file's bytes makes and checks them all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import msgspec
 import xxhash
@@ -33,20 +32,8 @@ def block_digest(data: Buffer) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-class BlockDigests(NamedTuple):
-    """The digests of one block, which are independent of those of all others."""
-
-    length: int
-    checksum: str
-    cryptographic: bytes
-
-    @classmethod
-    def of(cls, block: Buffer) -> BlockDigests:
-        return cls(len(block), block_digest(block), blake3(block).digest())
-
-
 class FileDigest:
-    """Digests a file while it is written: `update` or `add` once per block in order, then `record`.
+    """Digests a file while it is written: `update` once per block in order, then `record`.
 
     >>> digest = FileDigest()
     >>> digest.update(b"weights")
@@ -62,15 +49,12 @@ class FileDigest:
 
     def update(self, block: Buffer) -> None:
         """Take the next block: exactly `block_size` bytes, except the file's last one."""
-        self.add(BlockDigests.of(block))
-
-    def add(self, block: BlockDigests) -> None:
-        """Take the digests of the next block, which may have been made at any time."""
-        if self._size % self._block_size or not 0 < block.length <= self._block_size:
-            raise ValueError(f"a block of {block.length} bytes after {self._size}: only the last may be short")
-        self._size += block.length
-        self._blocks.append(block.checksum)
-        self._digest.update(block.cryptographic)
+        length = len(block)
+        if self._size % self._block_size or not 0 < length <= self._block_size:
+            raise ValueError(f"a block of {length} bytes after {self._size}: only the last may be short")
+        self._size += length
+        self._blocks.append(block_digest(block))
+        self._digest.update(blake3(block).digest())
 
     def record(self, size: int) -> FileRecord:
         """The record of the whole file; `ValueError` if the blocks were not ``size`` bytes together."""

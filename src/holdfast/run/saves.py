@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.engine.checkpointer import CheckpointDraft, Checkpointer, ItemDraft
-from holdfast.engine.messages import Committed, Failed, Persist
+from holdfast.engine.messages import Committed, Failed, Outcome, Persist
 from holdfast.engine.requests import take_requests
 from holdfast.errors import HoldfastError, SaveError, StorageError
 from holdfast.format.manifest import Parent
@@ -346,7 +346,7 @@ class Saves:
         for folder, name in held.persist.names.items():
             self._hear(Failed(ordinal=held.persist.ordinal, folder=folder, name=name, message=message))
 
-    def _hear(self, outcome: Committed | Failed) -> None:
+    def _hear(self, outcome: Outcome) -> None:
         held = self._under_way
         assert held is not None, "no outcome without a save"
         for note in outcome.notes:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from holdfast.engine.catalog import Catalog
 from holdfast.engine.holds import held
 from holdfast.engine.pins import pinned
+from holdfast.format.names import is_debris
 from holdfast.policies.forecast import Shortage, is_foreseeable, shortage
 from holdfast.policies.keep import KeepPolicy, Kept, described, plan, protected, require_known
 from holdfast.policies.written import written
 from holdfast.run.saver import Saver
 from holdfast.run.schedule import Schedule
 from holdfast.storage.local import LocalStorage
-from holdfast.storage.paths import is_debris
 
 
 @dataclass(slots=True, eq=False)

@@ -18,7 +18,6 @@ class FileWriter:
     """
 
     def __init__(self, path: str, *, direct: bool, reserved: bool = False) -> None:
-        self.path = path
         self._descriptor = os.open(path, platform.REOPEN if reserved else platform.CREATE, 0o666)
         self.written = 0
         self.direct = direct and platform.set_direct(self._descriptor, True)
@@ -56,23 +55,20 @@ class FileWriter:
         os.close(self._descriptor)
 
 
-def write_file(path: str, blocks: Iterable[memoryview], size: int, *, direct: bool = True) -> None:
-    """Makes the new file ``path`` of ``size`` bytes out of ``blocks``, durably; see `Try.write`.
+def write_file(
+    path: str, blocks: Iterable[memoryview], size: int, *, direct: bool = True, reserved: bool = False
+) -> None:  # fmt: skip
+    """Makes the file ``path`` of ``size`` bytes out of ``blocks``, durably; see `Try.write`. It is new unless reserved.
 
     Raises `OSError` as the system does, and `UsageError` if the blocks hold fewer than ``size`` bytes.
     """
-    writer = FileWriter(path, direct=direct)
+    writer = FileWriter(path, direct=direct, reserved=reserved)
     try:
-        fill_file(writer, blocks, size)
+        for block in blocks:
+            data = block.cast("B")
+            writer.write(data, min(len(data), size - writer.written))
+        if writer.written < size:
+            raise UsageError(f"the blocks for {path} hold {writer.written:,} bytes, {size:,} were announced")
+        writer.finish(size)
     finally:
         writer.close()
-
-
-def fill_file(writer: FileWriter, blocks: Iterable[memoryview], size: int) -> None:
-    """Like `write_file`, into the file of ``writer``, which nothing was written to yet."""
-    for block in blocks:
-        data = block.cast("B")
-        writer.write(data, min(len(data), size - writer.written))
-    if writer.written < size:
-        raise UsageError(f"the blocks for {writer.path} hold {writer.written:,} bytes, {size:,} were announced")
-    writer.finish(size)

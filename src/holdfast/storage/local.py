@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
 from holdfast.storage import platform
 from holdfast.storage.base import Names
-from holdfast.storage.direct import FileWriter, fill_file, write_file
+from holdfast.storage.direct import FileWriter, write_file
 from holdfast.storage.failures import other_bytes, reported, wrong_size
 from holdfast.storage.medium import read_medium
 from holdfast.storage.paths import (
@@ -163,9 +162,15 @@ class LocalStorage:
             try:
                 os.rename(path, going)
             except FileNotFoundError:
-                return _nothing
-            platform.sync_folder(self.root)
-        return functools.partial(_remove_reporting, going, path)
+                pass
+            else:
+                platform.sync_folder(self.root)
+
+        def give_back() -> None:
+            with reported("delete", path):
+                remove(going)
+
+        return give_back
 
     def remove(self, path: str) -> None:
         """Removes one small file, durably."""
@@ -219,7 +224,6 @@ class LocalTry:
         self.folder = folder
         self.final = final
         self._state = TryState(folder)
-        self._reserved: set[str] = set()
 
     def reserve(self, file: str, size: int) -> None:
         """Makes the file, with room for its bytes and none of them."""
@@ -229,17 +233,15 @@ class LocalTry:
             # Not kept open: there may be more files than a process may have open.
             with contextlib.closing(FileWriter(path, direct=False)) as writer:
                 writer.reserve(size)
-            self._reserved.add(file)
+            self._state.reserved.add(file)
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Writes one shard and makes it durable."""
         check_shard_name(file)
         path = self._locate(file)
         with self._state.acting(), reported("write", path):
-            with contextlib.closing(FileWriter(path, direct=True, reserved=file in self._reserved)) as writer:
-                fill_file(writer, blocks, size)
-            self._reserved.discard(file)
-            self._state.sizes[file] = size
+            write_file(path, blocks, size, reserved=file in self._state.reserved)
+            self._state.wrote(file, size)
 
     def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
         """Reads one shard from the medium."""
@@ -254,8 +256,7 @@ class LocalTry:
             self.final = os.path.join(os.path.dirname(self.final), name)
         path = self._locate(MANIFEST_FILE)
         with self._state.acting():
-            if self._reserved:
-                raise UsageError(f"{', '.join(self._reserved)} was reserved in {self.folder} and never written")
+            self._state.require_written()
             with reported("write", path):
                 write_file(path, [memoryview(manifest)], len(manifest), direct=False)
                 self._state.sizes[MANIFEST_FILE] = len(manifest)
@@ -319,15 +320,6 @@ class LocalAppender:
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
-
-
-def _nothing() -> None:
-    """The removal of what was not there."""
-
-
-def _remove_reporting(going: str, path: str) -> None:
-    with reported("delete", path):
-        remove(going)
 
 
 def _check_medium(path: str, data: bytes) -> None:

@@ -160,13 +160,12 @@ class MemoryTry:
         self.final = final
         self._storage = storage
         self._state = TryState(partial)
-        self._reserved: set[str] = set()
 
     def reserve(self, file: str, size: int) -> None:
         """There is nothing to set aside."""
         check_shard_name(file)
         with self._state.acting():
-            self._reserved.add(file)
+            self._state.reserved.add(file)
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Keeps one shard."""
@@ -176,8 +175,7 @@ class MemoryTry:
             if len(data) < size:
                 raise UsageError(f"the blocks for {file} hold {len(data):,} bytes, {size:,} were announced")
             self._storage.create(f"{self.partial}/{file}", data[:size])
-            self._state.sizes[file] = size
-            self._reserved.discard(file)
+            self._state.wrote(file, size)
 
     def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
         """Gives what is kept of one shard."""
@@ -190,8 +188,7 @@ class MemoryTry:
             check_name(name)
             self.final = name
         with self._state.acting(), self._storage.lock:
-            if self._reserved:
-                raise UsageError(f"{', '.join(self._reserved)} was reserved in {self.partial} and never written")
+            self._state.require_written()
             self._storage.require_free(self.final)
             self._storage.create(f"{self.partial}/{MANIFEST_FILE}", manifest)
             self._state.sizes[MANIFEST_FILE] = len(manifest)

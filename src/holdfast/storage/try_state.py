@@ -14,7 +14,7 @@ BLOCK_MULTIPLE = 4096
 class TryState:
     """Open until the try called ``where`` commits, is abandoned, or fails once.
 
-    ``sizes`` are the bytes that were announced for each file that was written.
+    ``sizes`` are the bytes that were announced for each file that was written, ``reserved`` files that were not yet.
 
     >>> state = TryState("step-00000500.a0001.n0003.partial-7f3a")
     >>> state.end("is committed")
@@ -26,6 +26,7 @@ class TryState:
 
     def __init__(self, where: str) -> None:
         self.sizes: dict[str, int] = {}
+        self.reserved: set[str] = set()
         self._where = where
         self._over: str | None = None
 
@@ -52,6 +53,16 @@ class TryState:
             if block is None:
                 return
             yield block
+
+    def wrote(self, file: str, size: int) -> None:
+        """All of ``file`` was written."""
+        self.sizes[file] = size
+        self.reserved.discard(file)
+
+    def require_written(self) -> None:
+        """Raises `UsageError` if a file is still reserved: it would stand for bytes that never came."""
+        if self.reserved:
+            raise UsageError(f"{', '.join(self.reserved)} was reserved in {self._where} and never written")
 
     def size_of(self, file: str) -> int:
         """The bytes that were announced for ``file``. Raises `UsageError` if it was not written."""

@@ -1,0 +1,18 @@
+"""A checkpoint made in one go, where nobody has to say that its snapshot is complete."""
+
+from __future__ import annotations
+
+from holdfast.engine.messages import CommitRequest, Outcome
+from holdfast.engine.persist import Removals, Shards, persisting
+from holdfast.storage.local import LocalStorage
+
+
+def persist(storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals) -> Outcome:
+    """Writes it and commits it; see `persisting`."""
+    making = persisting(storage, commit, shards, removals)
+    while True:
+        try:
+            next(making)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
