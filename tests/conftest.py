@@ -5,8 +5,15 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 
 import pytest
+
+
+def pytest_configure():
+    """A shell starts what it puts into the background with SIGINT ignored, and so would be all that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
