@@ -61,7 +61,7 @@ class Engine:
     def busy(self) -> bool:
         return self.request is not None or bool(self.outcomes)
 
-    def hold(self, items: Any, drafts: Any, *, begin: bool = False) -> Persist:
+    def hold(self, items: Any, drafts: Any, *, begin: bool = False, behind: bool = False) -> Persist:
         plan = make_plan({name: {} for name in items}, [one.contents for one in drafts])
         self.held = _request(plan, items, drafts)
         names = {one.folder: str(one.manifest.name) for one in drafts}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from holdfast.engine.arena import Arena, ring_size
+from holdfast.engine.behind import Behind, Copies, Device
 from holdfast.engine.filling import Filling, fill
 from holdfast.engine.leaves import Source
-from holdfast.engine.messages import CommitRequest, Outcome, Persist, SaveRequest, ShardRequest
+from holdfast.engine.messages import CommitRequest, Failed, Outcome, Persist, SaveRequest, ShardRequest
 from holdfast.engine.plan import Contents, Everything, Plan, Sources, align, make_plan, signature
 from holdfast.engine.writer_handle import WriterHandle
 from holdfast.format.digests import BLOCK_SIZE
@@ -51,17 +53,22 @@ class Checkpointer:
     """Takes snapshots into the arena and has the writer commit them, one at a time.
 
     The arena has at most ``limit`` bytes; a state that is larger, or for which memory is too short, streams through it.
+    With a `device` that can, tensors are copied into it behind training.
     """
 
     def __init__(self, writer: WriterHandle, limit: int | None = None) -> None:
         self.writer = writer
+        self.device: Device | None = None
         self._limit = limit
         self._arena: Arena | None = None
         self._plans: dict[tuple[object, ...], Plan] = {}
+        self._copies: Copies | None = None
+        self._behind: Behind | None = None
+        self._lost: deque[Failed] = deque()
 
     @property
     def busy(self) -> bool:
-        return self.writer.busy
+        return self.writer.busy or self._behind is not None or bool(self._lost)
 
     def reserve(self, items: Mapping[str, ItemDraft], checkpoints: int = 1) -> None:
         """Makes the arena for a state like ``items`` and warms it up in the background, before the first save.
@@ -74,11 +81,13 @@ class Checkpointer:
         self._make_room(self._ring(plan.size, room) or plan.size, room)
 
     def hold(
-        self, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft], *, begin: bool = False
+        self, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft], *, begin: bool = False,
+        behind: bool = False,
     ) -> Persist:  # fmt: skip
         """Copies ``items`` into the arena, to become ``checkpoints`` if `commit` is called before another `hold`.
 
         With ``begin`` the writer goes along while they are copied; what is larger than the arena is written on return.
+        With ``behind``, what the device can copy by itself is copied after `commit`, which has to follow at once.
         Must not be called while `busy`. Raises `MemoryLimitError` if there is no room for the snapshot, `SaveError` if
         there is no writer, or what a source raises; nothing is left of it then.
         """
@@ -99,9 +108,13 @@ class Checkpointer:
         held = Persist(names, checkpoints[0].manifest.ordinal, offset, len(request), size=plan.size, ring=offset)
         if begin or held.streams:
             self.writer.begin(held)
+        # Memory that is not pinned (yet) would be copied into at a fraction of the speed, and not by the device alone.
+        aside = self.device if behind and arena.pinned and not held.streams else None
+        self._copies = None if aside is None else aside.copies()
         try:
             self._fill(held, plan, sources)
         except BaseException:
+            self._copies = None
             self.writer.abandon()
             raise
         return held
@@ -109,6 +122,9 @@ class Checkpointer:
     def _fill(self, held: Persist, plan: Plan, sources: Sources) -> None:
         assert self._arena is not None
         reader = self.writer if self.writer.begun else None
+        if self._copies is not None:
+            fill(Filling(self._arena.view, None, held.piece), plan, sources, copy_of=self._copies.copy_of)
+            return
         if not held.streams:
             fill(Filling(self._arena.view, reader, held.piece), plan, sources)
             return
@@ -118,22 +134,52 @@ class Checkpointer:
             self.writer.filled((number + 1) * plan.size)
 
     def commit(self, held: Persist) -> None:
-        """Hands over what is held. On return it survives this process. Raises `SaveError` if there is no writer."""
+        """Hands over what is held. Raises `SaveError` if there is no writer.
+
+        On return it survives this process, or as soon as what the device copies behind training has come.
+        """
         if not self.writer.begun:
             self.writer.begin(held)
+        copies, self._copies = self._copies, None
+        if copies is None:
+            self._complete(held)
+        else:
+            self._behind = Behind(held, copies, self._complete)
+            self._behind.start()
+
+    def _complete(self, held: Persist) -> None:
         if not held.streams:
             self.writer.filled(held.size)
         self.writer.complete()
 
     def poll(self) -> Outcome | None:
         """The next outcome of the last save, once, when it is there: one for each of its checkpoints."""
-        return self.writer.poll()
+        return self.wait(0.0) if self._behind is not None or self._lost else self.writer.poll()
 
     def wait(self, timeout: float | None = None) -> Outcome | None:
         """Waits for the next outcome of the save under way; None if there is none."""
-        return self.writer.wait(timeout)
+        if self._behind is not None and not self._is_over(self._behind, timeout):
+            return None
+        return self._lost.popleft() if self._lost else self.writer.wait(timeout)
+
+    def _is_over(self, behind: Behind, timeout: float | None) -> bool:
+        """Whether the device has copied all of it. Until then its thread alone speaks with the writer."""
+        if not behind.is_over(timeout):
+            return False
+        self._behind = None
+        if behind.obstacle is not None:
+            self.writer.abandon()
+            self._lost += [
+                Failed(ordinal=behind.held.ordinal, name=name, folder=folder, message=behind.obstacle, again=True)
+                for folder, name in behind.held.names.items()
+            ]
+        return True
 
     def close(self) -> None:
+        if self._behind is not None:
+            self._is_over(self._behind, None)
+        if self.device is not None:
+            self.device.close()
         self.writer.close()
         if self._arena is not None:
             self._arena.close()
@@ -168,7 +214,7 @@ class Checkpointer:
                 self._arena.close()
                 self._arena = None
             self._arena = Arena(needed + _REQUEST_ROOM)
-            self._arena.prefault()
+            self._arena.prefault(self.device.pinning() if self.device is not None else None)
             self.writer.use(self._arena)
         return self._arena
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from holdfast.engine.behind import Copy
+from holdfast.engine.leaves import Source
 from holdfast.engine.plan import Plan, Sources
 
 
@@ -31,7 +33,7 @@ class Filling:
         self._arena, self._reader, self._ring, self._piece = arena, reader, ring, piece
         self._bound = 0
 
-    def put(self, begin: int, end: int, copy: Callable[[memoryview, int], None]) -> None:
+    def put(self, begin: int, end: int, copy: Copy) -> None:
         """Has ``copy`` write the bytes from ``begin`` to ``end``: given a place, and which of its bytes come first."""
         position = begin
         while position < end:
@@ -51,20 +53,27 @@ class Filling:
                 self._reader.await_drained(self._bound - self._ring)
 
 
-def fill(filling: Filling, plan: Plan, sources: Sources, begin: int = 0, only: int = -1) -> None:
+def copied_now(source: Source) -> Copy:
+    return source.copy_into
+
+
+def fill(
+    filling: Filling, plan: Plan, sources: Sources, begin: int = 0, only: int = -1,
+    copy_of: Callable[[Source], Copy] = copied_now,
+) -> None:  # fmt: skip
     """Copies the shards that belong to any of the checkpoints ``only``, a bit for each, to places after ``begin``.
 
-    Raises what a source raises.
+    How a tensor is copied, or that it is later, is for ``copy_of`` to say. Raises what a source raises.
     """
     for shard in plan.shards:
         if shard.members & only:
             start, leaves = begin + shard.offset, sources[shard.item]
             filling.put(start, start + len(shard.layout.header), _copier(memoryview(shard.layout.header)))
             for name, (first, last) in shard.layout.ranges.items():
-                filling.put(start + first, start + last, leaves[name].copy_into)
+                filling.put(start + first, start + last, copy_of(leaves[name]))
 
 
-def _copier(data: memoryview) -> Callable[[memoryview, int], None]:
+def _copier(data: memoryview) -> Copy:
     def copy(destination: memoryview, begin: int) -> None:
         destination[:] = data[begin : begin + len(destination)]
 

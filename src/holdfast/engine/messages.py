@@ -129,12 +129,16 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The save failed as a whole; nothing of it is left in ``folder``, and nothing else was touched."""
+    """The save failed as a whole; nothing of it is left in ``folder``, and nothing else was touched.
+
+    With ``again`` the next boundary can be saved in its place.
+    """
 
     ordinal: int
     name: str
     folder: str
     message: str
+    again: bool = False
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     serial: int = 0

@@ -231,15 +231,20 @@ class Saves:
 
     # Saving.
 
-    def save(self, content: Content, firing: Firing, here: Hashable) -> bool:
-        """Saves ``content``. False, with a warning, if it could not be, whatever was raised: training goes on."""
+    def save(self, content: Content, firing: Firing, here: Hashable, *, behind: bool = False) -> bool:
+        """Saves ``content``. False, with a warning, if it could not be, whatever was raised: training goes on.
+
+        With ``behind``, a device may copy what only optimizers change while the next batch is computed.
+        """
         try:
-            return self.commit(self.hold(content, firing, here, begin=True))
+            return self.commit(self.hold(content, firing, here, begin=True, behind=behind))
         except Exception as error:
             self.fail(content.progress, firing, error)
             return False
 
-    def hold(self, content: Content, firing: Firing, here: Hashable, *, begin: bool = False) -> Held:
+    def hold(
+        self, content: Content, firing: Firing, here: Hashable, *, begin: bool = False, behind: bool = False
+    ) -> Held:  # fmt: skip
         """Takes the snapshot alone, for a `commit` before the next one; with ``begin`` it is written meanwhile.
 
         Raises `MemoryLimitError` if there is no room, or what an item raises.
@@ -251,7 +256,7 @@ class Saves:
                 own = [(one, why) for one, why in firing if one.folder == target.folder]
                 if own:
                     drafts.append(self._draft(target, own, content))
-            persist = self.checkpointer.hold(content.items, drafts, begin=begin)
+            persist = self.checkpointer.hold(content.items, drafts, begin=begin, behind=behind)
             if persist.streams:
                 self.advice.streams(persist)
         return Held(persist, firing, here, content.progress, cost)
@@ -376,15 +381,17 @@ class Saves:
         self.advice.space(next(one for one in self.targets if one.folder == outcome.folder))
 
     def _note_failure(self, outcome: Failed, firing: Firing) -> None:
-        for schedule, _ in firing:
+        for schedule, why in firing:
             schedule.fail()
+            for reason in why if outcome.again else ():
+                schedule.request(reason)
         reasons = list(reasons_of(firing))
         goes_on = not {AT_END, ON_SIGNAL, ON_ERROR} & set(reasons)
         self.ledger.failures[outcome.folder] = outcome
         self.ledger.last.append(outcome)
         self.voice.warn(
             "save_failed",
-            f"{_failed(outcome)}{_GOES_ON if goes_on else ''}",
+            f"{_failed(outcome)}{(_AGAIN if outcome.again else _GOES_ON) if goes_on else ''}",
             name=outcome.name,
             folder=outcome.folder,
             reason=reasons,
@@ -392,6 +399,7 @@ class Saves:
 
 
 _GOES_ON = " Training goes on; the next save that is due will be tried."
+_AGAIN = " Training goes on; the next boundary is saved in its place."
 
 
 def _failed(outcome: Failed) -> str:

@@ -22,6 +22,7 @@ from holdfast.state.item import Captured
 from holdfast.state.loading import draft, value_draft
 from holdfast.state.stateful import copied
 from holdfast.state.torch import rng
+from holdfast.state.torch.side_copies import SideStreams
 from holdfast.types import Progress
 
 PATIENCE = 64
@@ -48,6 +49,7 @@ class Snapshots:
         self.boundary: Boundary | None = None
         self._items, self._values, self._loop = items, values, loop
         self._saves, self._recorder, self._voice = saves, recorder, voice
+        saves.checkpointer.device = SideStreams(self.observer.gradients)
         self._waited = 0
         self._reserved = False
         self._left: _Left | None = None
@@ -109,7 +111,7 @@ class Snapshots:
         elif saves.checkpointer.busy:
             saves.delayed("the save before is still being written", boundary.progress.step)
         else:
-            self._save(boundary)
+            self._save(boundary, behind=True)
 
     def _only_zero(self) -> bool:
         return not any(one.count_nonzero() for one in self.observer.gradients.pending().values())
@@ -136,13 +138,16 @@ class Snapshots:
         self.boundary = self.observer.boundary(progress, position, rng.capture())
         return self._save(self.boundary)
 
-    def _save(self, boundary: Boundary) -> bool:
-        """Saves ``boundary``, which is now. What an item raises fails this save, not the training."""
+    def _save(self, boundary: Boundary, *, behind: bool = False) -> bool:
+        """Saves ``boundary``, which is now. What an item raises fails this save, not the training.
+
+        With ``behind``, a device may copy while the next batch is computed.
+        """
         with self._saves.meter.stopping():
-            return self._save_firing(boundary, self._saves.firing())
+            return self._save_firing(boundary, self._saves.firing(), behind)
 
     @no_collection()
-    def _save_firing(self, boundary: Boundary, firing: Firing) -> bool:
+    def _save_firing(self, boundary: Boundary, firing: Firing, behind: bool) -> bool:
         try:
             stored = self._loop.stored(boundary)
             if stored is None and _needs_position(firing):
@@ -152,7 +157,7 @@ class Snapshots:
             self._saves.fail(boundary.progress, firing, error)
             return False
         self._waited = 0
-        return self._saves.save(content, firing, self._here())
+        return self._saves.save(content, firing, self._here(), behind=behind)
 
     def _capture(self, firing: Firing) -> dict[str, Captured]:
         """The items that any of them saves."""

@@ -13,6 +13,7 @@ from holdfast.engine.leaves import Target
 from holdfast.errors import MisfitError
 from holdfast.format.values import decode
 from holdfast.state.item import Captured
+from holdfast.state.torch.cuda import is_recorded
 from holdfast.state.torch.module import Names
 from holdfast.state.torch.tensor import TensorSource, target
 from holdfast.types import ItemRecord
@@ -31,6 +32,8 @@ class _Habit:
     stepped: bool = False
     left_over: bool = False
     seen: int = 0
+    announced: bool = False
+    recorded: bool = False
     replaces: bool = True
     after_step: list[tuple[torch.Tensor, TensorWeakRef]] = field(default_factory=list)
 
@@ -40,6 +43,7 @@ class _Habit:
         if len(self.parameters) != sum(len(group["params"]) for group in groups):
             self.parameters = _optimizer_parameters(self.optimizer)
         self.left_over = self.left_over_now()
+        self.announced = self.stepped and not self.recorded
         self.stepped = False
 
     def left_over_now(self) -> bool:
@@ -115,6 +119,7 @@ class Gradients:
 
     def _before_step(self, habit: _Habit) -> None:
         habit.stepping = True
+        habit.recorded = habit.recorded or is_recorded()
         if habit.after_step:
             kept = any(reference() is not None and reference() is owner.grad for owner, reference in habit.after_step)
             habit.replaces = habit.replaces and not kept
@@ -132,6 +137,24 @@ class Gradients:
     def owned(self) -> set[int]:
         """Ids of the parameters that an optimizer has."""
         return {id(one) for habit in self._habits.values() for one in habit.parameters}
+
+    def optimized(self) -> list[torch.Tensor]:
+        """The parameters of all optimizers, if each of them has hooks that announce a step."""
+        habits = self._habits.values()
+        hooked = all(habit.optimizer is not None for habit in habits)
+        return [one for habit in habits for one in habit.parameters] if hooked else []
+
+    def announced(self) -> list[torch.Tensor]:
+        """The tensors that, by what was seen since the boundary before, only steps change that hooks announce.
+
+        Parameters, and what optimizers keep of them. A step that was recorded into a graph is replayed without a word.
+        """
+        if not self.optimized():
+            return []
+        found = [one for one in self._habits.values() if one.announced and not _capturable(one.optimizer)]
+        kept = [state for one in found for state in one.optimizer.state.values() if isinstance(state, dict)]
+        own = [one for state in kept for one in state.values() if isinstance(one, torch.Tensor)]
+        return [*(one for habit in found for one in habit.parameters), *own]
 
     def begin_interval(self) -> None:
         """A boundary: what comes is counted anew."""
@@ -236,6 +259,10 @@ class GradientRestore:
     def undo(self) -> None:
         for path, gradient in self._old.items():
             self._named[path].grad = gradient
+
+
+def _capturable(optimizer: torch.optim.Optimizer) -> bool:
+    return any(group.get("capturable") for group in optimizer.param_groups)
 
 
 def _optimizer_parameters(optimizer: Any) -> list[torch.Tensor]:

@@ -30,21 +30,33 @@ _SMALL = 16 << 10
 class TensorSource:
     """A torch tensor to be saved, by reference: its bytes are those at the time of `copy_into`."""
 
-    __slots__ = ("_tensor", "identity", "spec")
+    __slots__ = ("identity", "spec", "tensor")
 
     def __init__(self, tensor: torch.Tensor, path: str) -> None:
-        self._tensor = plain(tensor, path)
-        self.spec = spec_of(self._tensor, path)
-        self.identity = _identity(self._tensor, self.spec)
+        self.tensor = plain(tensor, path)
+        self.spec = spec_of(self.tensor, path)
+        self.identity = _identity(self.tensor, self.spec)
 
     def copy_into(self, destination: memoryview, begin: int = 0) -> None:
         """Straight copy at the speed of the memory; strides, broadcasting and lazy conjugation are resolved."""
         size = len(destination)
-        if 0 < size <= _SMALL and _is_straight(self._tensor):
-            destination[:] = ctypes.string_at(self._tensor.data_ptr() + begin, size)
+        if 0 < size <= _SMALL and _is_straight(self.tensor):
+            destination[:] = ctypes.string_at(self.tensor.data_ptr() + begin, size)
         elif size:
-            image = torch.frombuffer(destination, dtype=self._tensor.dtype)
-            _copy_part(image, self._tensor.detach(), begin // self._tensor.element_size())
+            image = torch.frombuffer(destination, dtype=self.tensor.dtype)
+            _copy_part(image, self.tensor.detach(), begin // self.tensor.element_size())
+
+
+def cloned(tensor: torch.Tensor) -> torch.Tensor:
+    """A dense copy of it on its own device, which does not stop for that."""
+    return tensor.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+
+
+def part_of(tensor: torch.Tensor, destination: memoryview, begin: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``destination`` as a tensor, and the elements of a dense ``tensor`` that belong there, from byte ``begin`` on."""
+    image = torch.frombuffer(destination, dtype=tensor.dtype)
+    first = begin // tensor.element_size()
+    return image, tensor.view(-1)[first : first + image.numel()]
 
 
 def _copy_part(image: torch.Tensor, tensor: torch.Tensor, first: int) -> None:
@@ -171,7 +183,12 @@ def _identity(tensor: torch.Tensor, spec: TensorSpec) -> Hashable | None:
 
 def _is_straight(tensor: torch.Tensor) -> bool:
     """Whether the elements lie in this machine's memory one behind the other, as they are."""
-    return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+    return tensor.is_cpu and is_dense(tensor)
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the elements lie one behind the other, as they are, on whatever device."""
+    return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
 
 
 def _distinct(tensor: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:

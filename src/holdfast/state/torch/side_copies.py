@@ -1,0 +1,177 @@
+"""Tensors of a device on their way into the arena while training goes on, and what keeps them of one boundary."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from holdfast.engine.arena import Pin
+from holdfast.engine.behind import Copy
+from holdfast.engine.leaves import Source
+from holdfast.state.torch.cuda import Accelerator, Cuda, Event
+from holdfast.state.torch.tensor import TensorSource, cloned, is_dense, part_of
+
+_CLONED = 64 << 20
+"""Bytes of a device's memory, or the sixteenth part of what is free there if that is less, for copies of tensors that
+anybody may change, such as buffers: to wait until the device has come to the boundary would cost more."""
+_SPOILT = 3
+"""Snapshots that somebody changed while they were copied, after which all of them are copied at the boundary."""
+
+Noted = tuple[torch.Tensor, memoryview, int]
+"""A tensor, a place in the arena, and which of the tensor's bytes come first there."""
+
+
+class Watch(Protocol):
+    """Who knows the optimizers: `holdfast.state.torch.gradients.Gradients`."""
+
+    def optimized(self) -> Iterable[torch.Tensor]:
+        """Parameters of optimizers that have hooks."""
+        ...
+
+    def announced(self) -> Iterable[torch.Tensor]:
+        """The tensors that, at this boundary, only optimizers change, in steps that their hooks announce."""
+        ...
+
+
+class SideStreams:
+    """The devices of this process, as a `Checkpointer` uses them: `holdfast.engine.behind.Device`.
+
+    Tensors that only optimizers change need not be copied at a boundary: until the next step they stay as they are. So
+    they are copied on a side stream, behind forward and backward, and whatever optimizer steps next is held back on
+    the device, not on the host, until they are. Other tensors are cloned on the device, or copied at the boundary.
+    """
+
+    def __init__(self, watch: Watch, accelerator: Accelerator | None = None) -> None:
+        self._watch = watch
+        self._accelerator = accelerator or Cuda()
+        self._under_way: SideCopies | None = None
+        self._spoilt = 0
+        self._hook: Any = None
+
+    def pinning(self) -> Pin | None:
+        there = any(self._accelerator.has(one) for one in self._watch.optimized())
+        return self._accelerator.pin if there else None
+
+    def copies(self) -> SideCopies | None:
+        before, self._under_way = self._under_way, None
+        if before is not None and before.spoilt:
+            self._spoilt += 1
+            return None  # this one takes its place, and must not be lost too
+        watched = [one for one in self._watch.announced() if self._accelerator.has(one)]
+        if not watched or self._spoilt >= _SPOILT:
+            return None
+        if self._hook is None:
+            # Of all optimizers of the process: one that this run does not know may have the same parameters.
+            self._hook = register_optimizer_step_pre_hook(self._guard)
+        self._under_way = SideCopies(self._accelerator, watched)
+        return self._under_way
+
+    def close(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def _guard(self, *_: Any) -> None:
+        if self._under_way is not None:
+            self._under_way.guard()
+
+
+class SideCopies:
+    """The copies of one snapshot: `holdfast.engine.behind.Copies`. It is ``spoilt`` if they are not of one moment."""
+
+    def __init__(self, accelerator: Accelerator, watched: Iterable[torch.Tensor]) -> None:
+        self.spoilt = False
+        self._accelerator = accelerator
+        self._watched = {id(one) for one in watched}
+        self._noted: dict[torch.device, list[Noted]] = {}
+        self._room: dict[torch.device, int] = {}
+        self._copied: list[torch.Tensor] = []
+        self._versions: list[int] = []
+        self._starts: dict[torch.device, Event] = {}
+        self._ends: dict[torch.device, Event] = {}
+        self._lock = threading.Lock()
+        self._judged = False
+        self._asked_for, self._over = threading.Event(), threading.Event()
+
+    def copy_of(self, source: Source) -> Copy:
+        if not isinstance(source, TensorSource) or not self._accelerator.has(source.tensor):
+            return source.copy_into
+        tensor = source.tensor.detach()
+        if id(source.tensor) in self._watched and is_dense(tensor):
+            self._copied.append(source.tensor)
+            return self._later(tensor)
+        return self._later(cloned(tensor)) if self._fits(tensor) else source.copy_into
+
+    def _later(self, tensor: torch.Tensor) -> Copy:
+        """Notes where to. What is noted keeps its memory, also if the parameter is given another one meanwhile."""
+        noted = self._noted.setdefault(tensor.device, [])
+
+        def note(destination: memoryview, begin: int) -> None:
+            if destination:
+                noted.append((tensor, destination, begin))
+
+        return note
+
+    def _fits(self, tensor: torch.Tensor) -> bool:
+        device = tensor.device
+        if device not in self._room:
+            self._room[device] = min(_CLONED, self._accelerator.free(device) // 16)
+        if tensor.nbytes > self._room[device]:
+            return False
+        self._room[device] -= tensor.nbytes
+        return True
+
+    def start(self) -> None:
+        self._starts = {device: self._accelerator.now(device) for device in self._noted}
+        self._versions = self._versions_now()
+
+    def finish(self) -> str | None:
+        try:
+            for device, noted in self._noted.items():
+                parts = (part_of(*one) for one in noted)
+                self._ends[device] = self._accelerator.copy(parts, device, self._starts[device])
+            self._asked_for.set()
+            for end in self._ends.values():
+                self._accelerator.await_end(end)
+            self._judge()
+        except BaseException:
+            self.spoilt = True
+            raise
+        finally:
+            self._over.set()
+            self._asked_for.set()
+            self._noted.clear()
+        return _CHANGED if self.spoilt else None
+
+    def guard(self) -> None:
+        """Called before an optimizer steps, in whatever thread it does: the device does the step after the copies."""
+        if not self._starts or self._over.is_set():
+            return
+        self._judge()
+        if self._accelerator.is_recorded():
+            self._over.wait()  # a graph cannot wait for what is outside of it
+            return
+        self._asked_for.wait()
+        for device, end in tuple(self._ends.items()):
+            self._accelerator.hold_back(device, end)
+
+    def _judge(self) -> None:
+        """Looks, once, whether anything was changed until the first step was announced, or else until the end."""
+        with self._lock:
+            if not self._judged:
+                self._judged = True
+                self.spoilt = self._versions_now() != self._versions
+                self._copied.clear()
+
+    def _versions_now(self) -> list[int]:
+        return [one._version for one in self._copied]
+
+
+_CHANGED = (
+    "while the device was still copying its parameters, something else than the step of an optimizer has changed them, "
+    "so the snapshot was taken back."
+)
