@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from holdfast.engine.parallel import scratch
 from holdfast.state.torch.cuda import Part
 
 
@@ -32,6 +33,7 @@ class LateDevice:
     fails: bool = False
     recorded: bool = False
     copied: int = 0
+    filled: int = 0
     held_back: int = 0
     pinned: set[int] = field(default_factory=set)
 
@@ -73,6 +75,13 @@ class LateDevice:
         self.held_back += 1
         event.wanted.set()
         event.reached.wait()
+
+    def scratch(self, length: int) -> memoryview:
+        return scratch(length)
+
+    def fill(self, elements: torch.Tensor, image: torch.Tensor, after: None) -> None:
+        self.filled += image.numel()
+        elements.copy_(image)
 
     def is_recorded(self) -> bool:
         return self.recorded

@@ -29,15 +29,31 @@ class Source(Protocol):
         ...
 
 
+class Remote(Protocol):
+    """Bytes that the host cannot write to: those of a device. Sliced and assigned to like a memoryview."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Remote: ...
+
+    def __setitem__(self, part: slice, data: memoryview, /) -> None:
+        """Moves ``data`` there; on return it may be overwritten."""
+        ...
+
+    def scratch(self, length: int) -> memoryview:
+        """Memory of the host and of this thread, until it asks again, from which bytes get there fastest."""
+        ...
+
+
 class Target(Protocol):
     """Where a stored tensor is read to."""
 
     @property
     def spec(self) -> TensorSpec: ...
 
-    def buffer(self) -> memoryview:
+    def buffer(self) -> memoryview | Remote:
         """Writable flat bytes, the same at every call: the tensor's own memory, or a staging buffer where that is
-        not contiguous, not on the CPU or of another dtype. Valid as long as the target is, until it is finished.
+        not contiguous or of another dtype. Valid as long as the target is, until it is finished.
         """
         ...
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from holdfast.engine.catalog import Entry, shard_files
-from holdfast.engine.leaves import Target
+from holdfast.engine.leaves import Remote, Target
 from holdfast.engine.parallel import Job, run_jobs, scratch
 from holdfast.format.digests import block_span, check_block
 from holdfast.format.dtypes import nbytes
@@ -31,7 +31,7 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 
     begin: int
     end: int
-    memory: memoryview
+    memory: memoryview | Remote
 
 
 def read(storage: Storage, entry: Entry, targets: Targets, *, advance: Advance = lambda _: None) -> None:
@@ -91,17 +91,27 @@ class _Plan:
 
     def add(self, stored: TensorRecord, target: Target) -> None:
         memory = target.buffer()
+        rows = all(chunk.sizes[1:] == stored.shape[1:] for chunk in stored.chunks)
+        if rows or isinstance(memory, memoryview):
+            self._add(stored, memory)
+        else:  # a device's memory takes stretches of bytes only
+            whole = memoryview(bytearray(len(memory)))
+            self._add(stored, whole)
+            self.scattered.append(lambda: memory.__setitem__(slice(None), whole))
+
+    def _add(self, stored: TensorRecord, memory: memoryview | Remote) -> None:
         for chunk in stored.chunks:
             if chunk.begin != chunk.end:
                 place = memory if chunk.sizes == stored.shape else self._place(stored, chunk, memory)
                 self.segments.setdefault(chunk.file, []).append(Segment(chunk.begin, chunk.end, place))
 
-    def _place(self, stored: TensorRecord, chunk: Chunk, memory: memoryview) -> memoryview:
+    def _place(self, stored: TensorRecord, chunk: Chunk, memory: memoryview | Remote) -> memoryview | Remote:
         """The chunk's part of the tensor, if that is one stretch: whole rows of the first axis. Else new memory."""
         if chunk.sizes[1:] == stored.shape[1:]:
             row = nbytes(TensorSpec(stored.dtype, stored.shape[1:]))
             begin = chunk.offsets[0] * row
             return memory[begin : begin + chunk.end - chunk.begin]
+        assert isinstance(memory, memoryview)
         buffer = memoryview(bytearray(chunk.end - chunk.begin))
         self.scattered.append(lambda: _scatter(stored, chunk, buffer, memory))
         return buffer
@@ -134,7 +144,9 @@ def _distinct(segments: list[Segment]) -> list[Segment]:
     return list({(one.begin, _address(one.memory)): one for one in segments}.values())
 
 
-def _address(memory: memoryview) -> int:
+def _address(memory: memoryview | Remote) -> int:
+    if not isinstance(memory, memoryview):
+        return id(memory)  # tied tensors of a device are read twice: nothing is wrong with that
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
@@ -154,16 +166,24 @@ def _job(storage: Storage, path: str, record: FileRecord, index: int, parts: Seq
     begin, end = block_span(record, index)
 
     def job() -> int:
-        direct = len(parts) <= _PIECES and not _overlap(parts)
-        pieces = list(_pieces(begin, end, parts)) if direct else [scratch(end - begin)]
+        whole = _block_for(parts, end - begin)
+        pieces = list(_pieces(begin, end, parts)) if whole is None else [whole]
         storage.read_into(path, begin, pieces)
         check_block(record, index, pieces, where=path)
-        if not direct:
+        if whole is not None:
             for part in parts:
-                part.memory[:] = pieces[0][part.begin - begin : part.end - begin]
+                part.memory[:] = whole[part.begin - begin : part.end - begin]
         return end - begin
 
     return job
+
+
+def _block_for(parts: Sequence[Segment], length: int) -> memoryview | None:
+    """Memory for the whole block, which is then copied to where its parts belong; None if they are read there."""
+    remote = next((one.memory for one in parts if not isinstance(one.memory, memoryview)), None)
+    if remote is not None:
+        return remote.scratch(length)
+    return scratch(length) if len(parts) > _PIECES or _overlap(parts) else None
 
 
 def _overlap(parts: Sequence[Segment]) -> bool:
@@ -178,6 +198,7 @@ def _pieces(begin: int, end: int, parts: Sequence[Segment]) -> Iterator[memoryvi
     for part in parts:
         if part.begin > at:
             yield unwanted[at - begin : part.begin - begin]
+        assert isinstance(part.memory, memoryview)
         yield part.memory
         at = part.end
     if at < end:

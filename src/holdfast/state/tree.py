@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ class Memory(Protocol):
 
     def spec_of(self, leaf: Any, path: str, /) -> TensorSpec: ...
 
-    def new(self, spec: TensorSpec, path: str, /) -> tuple[Any, Target]: ...
+    def new(self, spec: TensorSpec, path: str, /, *device: Any) -> tuple[Any, Target]: ...
 
 
 def tag_of(value: object) -> str | None:
@@ -95,12 +95,14 @@ class Gathering:
 class Scattering:
     """Finds or makes the tensors that a decoded value refers to, and the targets that fill them.
 
-    A live leaf of the same name, dtype and shape is filled in place; any other is new.
+    A live leaf of the same name, dtype and shape is filled in place; any other is new: on the CPU, unless ``device_of``
+    tells for its name where else a tensor is needed.
     """
 
     path: str
     specs: Mapping[str, TensorSpec]
     live: Mapping[str, Any] = field(default_factory=dict)
+    device_of: Callable[[str], Any] | None = None
     targets: dict[str, Target] = field(default_factory=dict)
     _leaves: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -126,7 +128,8 @@ class Scattering:
 
     def new(self, tag: str, name: str) -> Any:
         """A new leaf for the stored bytes of ``name``."""
-        leaf, self.targets[name] = memory(tag).new(self.specs[name], f"{self.path}/{name}")
+        where = () if self.device_of is None or tag != TENSOR else (self.device_of(name),)
+        leaf, self.targets[name] = memory(tag).new(self.specs[name], f"{self.path}/{name}", *where)
         return leaf
 
     def _place(self, tag: str, name: str) -> Any:
@@ -146,9 +149,11 @@ def capture_tree(value: object, path: str, prefix: str = "") -> tuple[Json, dict
     return encode(value, path, gathering), gathering.sources
 
 
-def restore_tree(tree: Json, specs: Mapping[str, TensorSpec], path: str) -> tuple[Any, dict[str, Target]]:
-    """A new value, and the targets that fill the new tensors in it."""
-    scattering = Scattering(path, specs)
+def restore_tree(
+    tree: Json, specs: Mapping[str, TensorSpec], path: str, device_of: Callable[[str], Any] | None = None
+) -> tuple[Any, dict[str, Target]]:
+    """A new value, and the targets that fill the new tensors in it: on the CPU, or where ``device_of`` tells."""
+    scattering = Scattering(path, specs, device_of=device_of)
     return decode(tree, scattering), scattering.targets
 
 

@@ -1,7 +1,8 @@
-"""All that copies behind training ask of CUDA: pinned memory, side streams and events. Nothing is decided here."""
+"""All that is asked of CUDA: pinned memory, side streams and events. Nothing is decided here."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -50,6 +51,14 @@ class Accelerator(Protocol):
         """What the calling thread asks of the device from now on waits for the event; the thread itself does not."""
         ...
 
+    def scratch(self, length: int) -> memoryview:
+        """Pinned memory of the host and of the calling thread, until it asks again."""
+        ...
+
+    def fill(self, elements: torch.Tensor, image: torch.Tensor, after: Event) -> None:
+        """Copies memory of the host into a device's, behind ``after``, and returns when that is done."""
+        ...
+
     def is_recorded(self) -> bool:
         """Whether what the calling thread asks for is recorded for later, in a graph, instead of being done."""
         ...
@@ -60,6 +69,7 @@ class Cuda:
 
     def __init__(self) -> None:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._own = _Own()
 
     def has(self, tensor: torch.Tensor) -> bool:
         return tensor.is_cuda
@@ -81,9 +91,7 @@ class Cuda:
         return torch.cuda.current_stream(device).record_event()
 
     def copy(self, parts: Iterable[Part], device: torch.device, after: Event) -> Event:
-        stream = self._streams.get(device)
-        if stream is None:
-            stream = self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream = _stream(self._streams, device)
         with torch.cuda.stream(stream):
             stream.wait_event(after)
             for image, elements in parts:
@@ -99,8 +107,34 @@ class Cuda:
     def hold_back(self, device: torch.device, event: Event) -> None:
         torch.cuda.current_stream(device).wait_event(event)
 
+    def scratch(self, length: int) -> memoryview:
+        if self._own.memory is None or self._own.memory.numel() < length:
+            self._own.memory = torch.empty(length, dtype=torch.uint8, pin_memory=True)
+        return self._own.memory.numpy().data[:length]
+
+    def fill(self, elements: torch.Tensor, image: torch.Tensor, after: Event) -> None:
+        stream = _stream(self._own.streams, elements.device)
+        with torch.cuda.stream(stream):
+            stream.wait_event(after)
+            elements.copy_(image, non_blocking=True)
+        stream.synchronize()
+
     def is_recorded(self) -> bool:
         return is_recorded()
+
+
+class _Own(threading.local):
+    """What each thread has of its own, so that their blocks move side by side."""
+
+    def __init__(self) -> None:
+        self.memory: torch.Tensor | None = None
+        self.streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _stream(streams: dict[torch.device, torch.cuda.Stream], device: torch.device) -> torch.cuda.Stream:
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return streams[device]
 
 
 def is_recorded() -> bool:

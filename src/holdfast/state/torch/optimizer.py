@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from holdfast.state.tree import capture_tree, restore_tree
 from holdfast.types import ItemRecord, Json
 
 _GROUPS = "groups"
+_KEPT = re.compile(r"state/(\d{1,9})/(.+)")
+"""The name of what an optimizer keeps of one of its parameters, which it numbers."""
 
 
 class OptimizerItem:
@@ -47,7 +50,8 @@ class OptimizerItem:
         if strict:
             check_class(fit, record, self._optimizer)
         fit.refuse()
-        state, targets = restore_tree(record.tree, stored_specs(record, self._path), self._path)
+        specs, places = stored_specs(record, self._path), _places(self._optimizer, self._prefix)
+        state, targets = restore_tree(record.tree, specs, self._path, places)
         _compare_state(fit, state, self._optimizer)
         fit.refuse()
         return OptimizerRestore(self._path, self._optimizer, targets, fit.settle(), state)
@@ -73,6 +77,20 @@ class OptimizerRestore:
         if self.before is not None:
             self.optimizer.load_state_dict(self.before)
             _mend(self.optimizer, self.before)
+
+
+def _places(optimizer: torch.optim.Optimizer, prefix: str) -> Callable[[str], torch.device] | None:
+    """On which device the state of a name will be needed. From the CPU, torch would have to bring it there once more."""
+    if type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict:
+        return None
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+
+    def device_of(name: str) -> torch.device:
+        kept = _KEPT.fullmatch(name.removeprefix(prefix))
+        number = int(kept[1]) if kept is not None and kept[2] != "step" else len(parameters)
+        return parameters[number].device if number < len(parameters) else torch.device("cpu")
+
+    return device_of
 
 
 def _described(optimizer: torch.optim.Optimizer) -> Json:

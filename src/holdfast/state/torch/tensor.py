@@ -11,6 +11,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from holdfast.errors import UnsafeValueError, UnsupportedFormatError
 from holdfast.format.dtypes import DTYPES
+from holdfast.state.torch import device_memory
+from holdfast.state.torch.device_memory import DeviceMemory
 from holdfast.types import TensorSpec
 
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
@@ -79,27 +81,32 @@ def _copy_part(image: torch.Tensor, tensor: torch.Tensor, first: int) -> None:
 class TensorTarget:
     """A torch tensor to be filled, of the stored dtype or converted to the tensor's own."""
 
-    __slots__ = ("_staging", "_tensor", "spec")
+    __slots__ = ("_remote", "_staging", "_tensor", "spec")
 
     def __init__(self, tensor: torch.Tensor, spec: TensorSpec, staging: torch.Tensor | None = None) -> None:
         """Of a tensor that is `plain`; ``staging`` is where its bytes are read to, if that is known already."""
         self._tensor = tensor
         self.spec = spec
         self._staging = staging
+        self._remote: DeviceMemory | None = None
 
-    def buffer(self) -> memoryview:
-        if self._staging is None:
-            self._staging = self._tensor if self._direct() else empty(self.spec, "a staging buffer")
-        return _memory(self._staging)
+    def buffer(self) -> memoryview | DeviceMemory:
+        if self._remote is None and self._staging is None:
+            self._place()
+        return _memory(self._staging) if self._staging is not None else self._remote or memoryview(bytearray())
+
+    def _place(self) -> None:
+        alike = self._tensor.dtype == _DTYPES[self.spec.dtype] and is_dense(self._tensor)
+        if alike and self._tensor.numel() and device_memory.accelerator.has(self._tensor):
+            self._remote = DeviceMemory.of(self._tensor)
+        else:
+            self._staging = self._tensor if alike and self._tensor.is_cpu else empty(self.spec, "a staging buffer")
 
     def finish(self) -> None:
         if self._staging is not None and self._staging is not self._tensor:
             live = self._tensor.detach()
             _distinct(live).copy_(_distinct(self._staging, live))
-        self._staging = None
-
-    def _direct(self) -> bool:
-        return self._tensor.dtype == _DTYPES[self.spec.dtype] and _is_straight(self._tensor)
+        self._staging = self._remote = None
 
 
 def _memory(tensor: torch.Tensor) -> memoryview:
@@ -136,10 +143,10 @@ def target(tensor: torch.Tensor, path: str, spec: TensorSpec | None = None) -> T
     return TensorTarget(tensor, spec or spec_of(tensor, path))
 
 
-def new(spec: TensorSpec, path: str) -> tuple[torch.Tensor, TensorTarget]:
-    """A new tensor on the CPU, its elements not set, and the target that fills it."""
-    tensor = empty(spec, path)
-    return tensor, TensorTarget(tensor, spec, tensor)
+def new(spec: TensorSpec, path: str, device: torch.device = _CPU) -> tuple[torch.Tensor, TensorTarget]:
+    """A new tensor, its elements not set, and the target that fills it."""
+    tensor = empty(spec, path, device)
+    return tensor, TensorTarget(tensor, spec, tensor if tensor.is_cpu else None)
 
 
 def is_uninitialized(tensor: object) -> bool:
@@ -167,10 +174,10 @@ def dtype_named(name: str, path: str) -> torch.dtype:
     return _DTYPES[name]
 
 
-def empty(spec: TensorSpec, path: str) -> torch.Tensor:
-    """A new tensor on the CPU, its elements not set."""
+def empty(spec: TensorSpec, path: str, device: torch.device = _CPU) -> torch.Tensor:
+    """A new tensor, its elements not set."""
     # With the size by its name, torch finds out at once which of its functions is meant: a third of the time.
-    return torch.empty(size=spec.shape, dtype=dtype_named(spec.dtype, path), device=_CPU)
+    return torch.empty(size=spec.shape, dtype=dtype_named(spec.dtype, path), device=device)
 
 
 def _identity(tensor: torch.Tensor, spec: TensorSpec) -> Hashable | None:
