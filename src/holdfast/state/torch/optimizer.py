@@ -80,7 +80,7 @@ class OptimizerRestore:
 
 
 def _places(optimizer: torch.optim.Optimizer, prefix: str) -> Callable[[str], torch.device] | None:
-    """On which device the state of a name will be needed. From the CPU, torch would have to bring it there once more."""
+    """On which device the state of a name will be needed: else torch has to bring it there, from the CPU."""
     if type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict:
         return None
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
