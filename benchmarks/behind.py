@@ -3,9 +3,10 @@
     python benchmarks/behind.py                 2 GiB of parameters and moments, five saves
     python benchmarks/behind.py --size 512MiB --saves 10 --json
 
-Each save is of one boundary of a loop whose steps take a few times as long as the copy. Printed are a usual step, how long the call at the boundary takes (the stall), how much longer the step behind it is (the step of the optimizer
-waits, on the device, for what is not copied yet), and the speed of the copy beside one of the same bytes, in one piece,
-into memory that torch has pinned, with nothing else at work. Medians, with the smallest and the largest value.
+Each save is of one boundary of a loop whose steps take a few times as long as the copy. Printed are a usual step, how
+long the call at the boundary takes (the stall), how much longer the step behind it is (the step of the optimizer waits,
+on the device, for what is not copied yet), and the speed of the copy beside one of the same bytes, in one piece, into
+memory that torch has pinned, with nothing else at work. Medians, with the smallest and the largest value.
 """
 
 from __future__ import annotations
