@@ -56,6 +56,7 @@ def image(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support")
 def test_all_kinds_of_tensors_come_back_bit_for_bit(tmp_path: Path, place: str) -> None:
     """Straight to the device where they lie there in one stretch, and by way of the host where not."""
     state = tensors(place)

@@ -20,6 +20,8 @@ _CLONED = 64 << 20
 anybody may change, such as buffers: to wait until the device has come to the boundary would cost more."""
 _SPOILT = 3
 """Snapshots that somebody changed while they were copied, after which all of them are copied at the boundary."""
+_GRACE = 0.002
+"""Seconds in which the training thread comes away from the boundary: both at once would wait for the interpreter."""
 
 Noted = tuple[torch.Tensor, memoryview, int]
 """A tensor, a place in the arena, and which of the tensor's bytes come first there."""
@@ -95,7 +97,7 @@ class SideCopies:
         self._ends: dict[torch.device, Event] = {}
         self._lock = threading.Lock()
         self._judged = False
-        self._asked_for, self._over = threading.Event(), threading.Event()
+        self._wanted, self._asked_for, self._over = (threading.Event() for _ in range(3))
 
     def copy_of(self, source: Source) -> Copy:
         if not isinstance(source, TensorSource) or not self._accelerator.has(source.tensor):
@@ -131,6 +133,7 @@ class SideCopies:
 
     def finish(self) -> str | None:
         try:
+            self._wanted.wait(_GRACE)
             for device, noted in self._noted.items():
                 parts = (part_of(*one) for one in noted)
                 self._ends[device] = self._accelerator.copy(parts, device, self._starts[device])
@@ -152,6 +155,7 @@ class SideCopies:
         if not self._starts or self._over.is_set():
             return
         self._judge()
+        self._wanted.set()
         if self._accelerator.is_recorded():
             self._over.wait()  # a graph cannot wait for what is outside of it
             return
