@@ -22,6 +22,9 @@ _SPOILT = 3
 """Snapshots that somebody changed while they were copied, after which all of them are copied at the boundary."""
 _GRACE = 0.002
 """Seconds in which the training thread comes away from the boundary: both at once would wait for the interpreter."""
+_PROBES, _PROBE = 16, 64
+"""Tensors, and elements of each, that are looked at again when the copy is over."""
+_PROBED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 Noted = tuple[torch.Tensor, memoryview, int]
 """A tensor, a place in the arena, and which of the tensor's bytes come first there."""
@@ -93,6 +96,8 @@ class SideCopies:
         self._room: dict[torch.device, int] = {}
         self._copied: list[torch.Tensor] = []
         self._versions: list[int] = []
+        self._probes: list[torch.Tensor] = []
+        self._glances: list[torch.Tensor] = []
         self._starts: dict[torch.device, Event] = {}
         self._ends: dict[torch.device, Event] = {}
         self._lock = threading.Lock()
@@ -130,6 +135,8 @@ class SideCopies:
     def start(self) -> None:
         self._starts = {device: self._accelerator.now(device) for device in self._noted}
         self._versions = self._versions_now()
+        self._probes = _probes(self._copied)
+        self._glances = self._glance()
 
     def finish(self) -> str | None:
         try:
@@ -141,6 +148,7 @@ class SideCopies:
             for end in self._ends.values():
                 self._accelerator.await_end(end)
             self._judge()
+            self.spoilt = self.spoilt or not _alike(self._glances)
         except BaseException:
             self.spoilt = True
             raise
@@ -169,10 +177,29 @@ class SideCopies:
             if not self._judged:
                 self._judged = True
                 self.spoilt = self._versions_now() != self._versions
+                self._glances += self._glance()
                 self._copied.clear()
+                self._probes.clear()
+
+    def _glance(self) -> list[torch.Tensor]:
+        """A few elements as they are now, in few calls, for which nobody waits; nothing where it would be recorded."""
+        if not self._probes or self._accelerator.is_recorded():
+            return []
+        return [torch.stack(torch._foreach_norm(self._probes))]
 
     def _versions_now(self) -> list[int]:
         return [one._version for one in self._copied]
+
+
+def _probes(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The first elements of a few of them: whoever writes through ``.data``, which moves no counter, writes to many."""
+    fitting = [one for one in tensors if one.dtype in _PROBED and one.device == tensors[0].device]
+    return [one.detach().view(-1)[:_PROBE] for one in fitting[:: len(fitting) // _PROBES + 1] if one.numel()]
+
+
+def _alike(glances: list[torch.Tensor]) -> bool:
+    """Whether all saw the same; not a number is equal to itself here."""
+    return all(torch.equal(one.nan_to_num(), glances[0].nan_to_num()) for one in glances)
 
 
 _CHANGED = (
