@@ -207,7 +207,7 @@ class Checkpoint:
 
         Raises `UsageError` for an object that cannot be loaded into and `MisfitError` that lists every difference; then
         nothing was changed. Raises `CorruptError` for damaged files; without ``verify_first``, modules, tensors and
-        what optimizers keep may be partly overwritten then, which a note of the error says; load again before using them.
+        what optimizers keep may be partly overwritten then, which a note of the error says; load them once more.
         """
         if not items:
             raise UsageError(f"load_into() takes objects by item name: model=model. It has: {_list(self.items)}.")
