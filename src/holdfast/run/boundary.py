@@ -67,7 +67,9 @@ class Observer:
 
         With ``unseen``, items whose changes cannot be seen count as changed.
         """
-        if self.gradients.stepped:
+        if self.gradients.torn:
+            return "the step of an optimizer was interrupted halfway"
+        if self.gradients.stepped or self.gradients.stepped_by_others:
             return "an optimizer has stepped since"
         if not boundary.clean and self.gradients.fingerprint() != boundary.pending:
             return "gradients were pending there, and have been added to or dropped since"
