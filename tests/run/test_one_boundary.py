@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +15,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from holdfast import AtEnd, Every, KeepAll, Run, SavePolicy, Saver, checkpoints
-from holdfast.policies.moment import Moment
+from holdfast import Event, Every, KeepAll, Run, Saver, checkpoints
 from tests.exactness.pictures import differences, picture
 from tests.harness.history import History
+from tests.harness.stopped_writer import train_ahead_of_the_writer
 from tests.harness.trainers import await_condition
 
 BATCHES = 5
@@ -121,45 +119,9 @@ def twin(way: Way) -> Iterator[tuple[int, dict[str, Any]]]:
         way.outside(job)
 
 
-class StoppedWriter(SavePolicy):
-    """Due at each boundary but the last one, from which on the writer stands still until it is told to `go_on`."""
-
-    __slots__ = ("run",)
-
-    def due(self, moment: Moment) -> str | None:
-        if moment.event != "boundary" or moment.progress.batches == BATCHES:
-            return None
-        self.writer._await_ready()
-        os.kill(self.writer.pid, signal.SIGSTOP)
-        return "at each boundary"
-
-    def go_on(self) -> None:
-        os.kill(self.writer.pid, signal.SIGCONT)
-
-    @property
-    def writer(self) -> Any:
-        return self.run._session.saves.checkpointer.writer
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
-
-
-def train(folder: Path, job: Job) -> None:
-    """Each checkpoint is written only after the batch behind its boundary has changed everything."""
-    stopped = StoppedWriter()
-    with Run(folder, job.state, save=stopped | AtEnd(), keep=KeepAll()) as run:
-        stopped.run = run
-        run.on_event = lambda event: job.way.outside(job) if event.kind == "snapshot" else None
-        for _ in run.epochs(1):
-            for number in run.batches(range(BATCHES)):
-                try:
-                    job.batch(number)
-                    assert len(History(folder).checkpoints) == max(0, number - 1)
-                finally:
-                    stopped.go_on()
-                run.wait()
 
 
 def assert_exact(folder: Path, way: Way) -> list[int]:
@@ -178,8 +140,15 @@ def assert_exact(folder: Path, way: Way) -> list[int]:
 @pytest.mark.parametrize("name", list(WAYS))
 def test_what_changes_behind_a_boundary_is_not_in_its_checkpoint(folder: Path, name: str) -> None:
     """Every checkpoint has the bits that a twin without holdfast has at its boundary, though all was changed since."""
-    train(folder, Job(WAYS[name]))
-    assert assert_exact(folder, WAYS[name]) == list(range(1, BATCHES + 1))
+    way = WAYS[name]
+    job = Job(way)
+
+    def listen(event: Event) -> None:
+        if event.kind == "snapshot":
+            way.outside(job)
+
+    train_ahead_of_the_writer(folder, job.state, BATCHES, job.batch, listen)
+    assert assert_exact(folder, way) == list(range(1, BATCHES + 1))
 
 
 @pytest.mark.parametrize("arena", [None, "17 MiB"])

@@ -69,7 +69,7 @@ class Observer:
         """
         if self.gradients.torn:
             return "the step of an optimizer was interrupted halfway"
-        if self.gradients.stepped or self.gradients.stepped_by_others:
+        if self.gradients.stepped:
             return "an optimizer has stepped since"
         if not boundary.clean and self.gradients.fingerprint() != boundary.pending:
             return "gradients were pending there, and have been added to or dropped since"

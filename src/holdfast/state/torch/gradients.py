@@ -196,8 +196,8 @@ class Gradients:
 
     @property
     def stepped(self) -> bool:
-        """Whether an optimizer stepped since the last boundary."""
-        return any(habit.stepped for habit in self._habits.values())
+        """Whether an optimizer stepped since the last boundary; one that is not in the state, if it has begun to."""
+        return self._strange or any(habit.stepped for habit in self._habits.values())
 
     @property
     def uncounted(self) -> bool:
@@ -212,11 +212,6 @@ class Gradients:
     def ever_stepped(self) -> bool:
         """Whether any optimizer's ``step`` was ever called."""
         return any(habit.seen for habit in self._habits.values())
-
-    @property
-    def stepped_by_others(self) -> bool:
-        """Whether an optimizer that is not in the state has begun a step on its parameters since the last boundary."""
-        return self._strange
 
     @property
     def torn(self) -> bool:
