@@ -1,18 +1,19 @@
 """What a save costs a training on a CUDA device, whose state is copied to the host behind forward and backward.
 
     python benchmarks/behind.py                 2 GiB of parameters and moments, five saves
-    python benchmarks/behind.py --size 512MiB --saves 10 --json
+    python benchmarks/behind.py --size 512MiB --rows 32768 --saves 10 --json
 
 Each save is of one boundary of a loop whose steps take a few times as long as the copy. Printed are a usual step, how
 long the call at the boundary takes (the stall), how much longer the step behind it is (the step of the optimizer waits,
 on the device, for what is not copied yet), and the speed of the copy beside one of the same bytes, in one piece, into
-memory that torch has pinned, with nothing else at work. Medians, with the smallest and the largest value.
+memory that torch has pinned, with nothing else at work. They are kept in ``benchmarks/results/behind.json``, and
+`benchmarks/speed.py --page` puts them into ``docs/performance.md``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import datetime
 import statistics
 import sys
 import tempfile
@@ -21,15 +22,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import torch
 from rich.progress import track
 
 import holdfast
 from holdfast.state.torch import side_copies
 from holdfast.state.torch.cuda import Cuda, Event, Part
+from suite import behind
+from suite.job import ROWS as ROWS_BY_DEVICE
 from suite.job import Job
 from suite.workload import DENSE, Workload, parse_size
 
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "behind.json"
+ROWS = ROWS_BY_DEVICE["cuda"]
 USUAL = 10
 """Steps by which it is known how long one takes."""
 
@@ -50,9 +57,9 @@ class Timed(Cuda):
         return last
 
 
-def measure(size: int, saves: int, folder: Path) -> dict[str, list[float]]:
+def measure(size: int, rows: int, saves: int, folder: Path) -> dict[str, list[float]]:
     side_copies.Cuda = Timed  # type: ignore[misc]
-    job = Job(Workload(name=DENSE, size=size, tensors=0, device="cuda"))
+    job = Job(Workload(name=DENSE, size=size, tensors=0, device="cuda"), rows)
     state = {"model": job.model, "optimizer": job.optimizer}
     found: dict[str, list[float]] = {"step": [], "stall": [], "longer": [], "copy": [], "pinned": []}
     run = holdfast.Run(folder, state, save="at end", keep="last 1")
@@ -109,24 +116,28 @@ def pinned_speed(nbytes: int) -> float:
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--size", default="2GiB", help="of parameters and moments (default 2GiB)")
+    made.add_argument("--rows", type=int, default=ROWS, help=f"of a batch: the length of a step (default {ROWS})")
     made.add_argument("--saves", type=int, default=5, help="default 5")
-    made.add_argument("--json", action="store_true", help="print the measured values as JSON")
+    made.add_argument("--output", type=Path, help=f"where the figures are kept (default {RESULTS.relative_to(ROOT)})")
+    made.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
     arguments = made.parse_args()
     if not torch.cuda.is_available():
         made.error("there is no CUDA device here; benchmarks/speed.py measures saves on the CPU.")
     with tempfile.TemporaryDirectory(prefix="behind-") as folder:
-        found = measure(parse_size(arguments.size), arguments.saves, Path(folder) / "run")
+        found = measure(parse_size(arguments.size), arguments.rows, arguments.saves, Path(folder) / "run")
+    rows = "" if arguments.rows == ROWS else f" --rows {arguments.rows}"
+    measured = behind.Behind(
+        command=f"python benchmarks/behind.py --size {arguments.size}{rows} --saves {arguments.saves}",
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        device=torch.cuda.get_device_name(), torch=torch.__version__, **found,
+    )  # fmt: skip
+    behind.add(measured, arguments.output or RESULTS)
     if arguments.json:
-        print(json.dumps({"device": torch.cuda.get_device_name(), "size": arguments.size, **found}))
+        sys.stdout.write(msgspec.json.encode(measured).decode() + "\n")
         return
-    print(f"{torch.cuda.get_device_name()}, {arguments.size}, {len(found['copy'])} saves copied behind training")
-    for name, unit, scale in (("step", "ms", 1e3), ("stall", "ms", 1e3), ("longer", "ms", 1e3),
-                              ("copy", "GB/s", 1e-9), ("pinned", "GB/s", 1e-9)):  # fmt: skip
-        values = [one * scale for one in found[name]] or [float("nan")]
-        print(f"{name:>7} {statistics.median(values):9.3f} {unit:5} {min(values):9.3f} to {max(values):9.3f}")
-    medians = {name: statistics.median(values) for name, values in found.items() if values}
-    stall, speed = medians["stall"] / medians["step"], medians["copy"] / medians["pinned"]
-    print(f"stall by step {stall:.4f}, copy by pinned {speed:.3f}")
+    shown = behind.table([measured])
+    for header, value in zip(shown.headers, shown.rows[0], strict=True):
+        print(f"{header:>28} {value}")
 
 
 if __name__ == "__main__":

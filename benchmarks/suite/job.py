@@ -18,7 +18,7 @@ LAYERS = 32
 TRAINED = 0.01
 """The part of `partial`'s parameters that is trained."""
 TINY_WIDTH = 8
-_ROWS = {"cpu": 16, "cuda": 8192}
+ROWS = {"cpu": 16, "cuda": 8192}
 """Rows of a batch. On a GPU so many that forward and backward take longer than to copy the state to the host."""
 
 Updating = Callable[[], AbstractContextManager[object]]
@@ -90,7 +90,7 @@ def state_size(workload: Workload) -> int:
 class Job:
     """Model, optimizer and data of a workload, made with the same values in every process."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, rows: int | None = None) -> None:
         torch.manual_seed(0)
         self.device = torch.device(workload.device)
         with torch.device("meta"):
@@ -101,7 +101,7 @@ class Job:
         self.optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
         self.waited = 0.0
         width = next(self.model.parameters()).shape[-1]
-        rows = _ROWS[self.device.type]
+        rows = rows or ROWS[self.device.type]
         self.batches = [torch.randn(rows, width, device=self.device) for _ in range(8)]
         self._taken = 0
 

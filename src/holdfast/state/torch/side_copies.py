@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from holdfast.engine.arena import Pin
 from holdfast.engine.behind import Copy
 from holdfast.engine.leaves import Source
 from holdfast.state.torch.cuda import Accelerator, Cuda, Event
+from holdfast.state.torch.step_hook import before_any_step
 from holdfast.state.torch.tensor import TensorSource, cloned, is_dense, part_of
 
 _CLONED = 64 << 20
@@ -71,7 +71,7 @@ class SideStreams:
             return None
         if self._hook is None:
             # Of all optimizers of the process: one that this run does not know may have the same parameters.
-            self._hook = register_optimizer_step_pre_hook(self._guard)
+            self._hook = before_any_step(self._guard)
         self._under_way = SideCopies(self._accelerator, watched)
         return self._under_way
 
@@ -80,7 +80,7 @@ class SideStreams:
             self._hook.remove()
             self._hook = None
 
-    def _guard(self, *_: Any) -> None:
+    def _guard(self, _: torch.optim.Optimizer) -> None:
         if self._under_way is not None:
             self._under_way.guard()
 
