@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from holdfast.state.torch.tensor import is_plain, is_uninitialized
+from holdfast.state.torch.tensor import is_dense, is_plain, is_uninitialized
 
 BUFFER_LIMIT = 4 << 20
 """Bytes of buffers that are copied at each boundary. Larger ones are only watched."""
@@ -29,8 +29,8 @@ class Shadow:
     Small buffers are copied, because BatchNorm changes its statistics in the forward pass, without an optimizer step,
     and without moving a version counter. All other tensors, sparse buffers among them, are watched by their version
     counters, which every change in place moves but fused optimizers and writes through ``.data``; optimizer steps are
-    known from their hooks. Modules without an ``owned`` parameter, such as averages of another one, are often written through
-    ``.data``: on the CPU, a few bytes of some of their parameters are remembered too.
+    known from their hooks. Modules without an ``owned`` parameter, such as averages of another one, are often written
+    through ``.data``: on the CPU, a few bytes of some of their parameters are remembered too.
     """
 
     def __init__(self, modules: Mapping[str, torch.nn.Module], owned: Collection[int] = ()) -> None:
@@ -92,9 +92,12 @@ class Shadow:
         if any(place < _NOWHERE for place in places) and not all(map(is_plain, now)):
             self.refresh()
             return
-        with torch.no_grad():
-            for copy, buffer in zip(self._copies, self._buffers, strict=True):
-                copy.copy_(buffer)
+        try:
+            with torch.no_grad():
+                for copy, buffer in zip(self._copies, self._buffers, strict=True):
+                    copy.copy_(buffer)
+        except RuntimeError:  # one has been given data of another shape
+            self._take(now)
         self._places, self._moves = places, _moves(self._copies, self._buffers)
 
     def _take_others(self, buffers: list[Any]) -> None:
@@ -155,7 +158,7 @@ def _moves(copies: list[torch.Tensor], buffers: list[torch.Tensor]) -> list[tupl
     For the few bytes of a BatchNorm's statistics, all that torch does around a copy costs many times the copy.
     """
     pairs = list(zip(copies, buffers, strict=True))
-    if not all(one.device.type == "cpu" and one.is_contiguous() and other.is_contiguous() for one, other in pairs):
+    if not all(one.is_cpu and is_dense(one) and is_dense(other) for one, other in pairs):
         return []
     return [(copy.data_ptr(), buffer.data_ptr(), buffer.nbytes) for copy, buffer in pairs]
 
