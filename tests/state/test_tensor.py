@@ -85,6 +85,18 @@ LARGE = {
 }
 
 
+@pytest.mark.parametrize("kind", list(VIEWS))
+@pytest.mark.parametrize("elements", [1, 2, 5, 7])
+def test_parts_of_views_are_what_they_are_in_all_of_it(kind, elements):
+    """A state that streams is taken in parts, which begin and end anywhere."""
+    tensor = VIEWS[kind]()
+    source, size = TensorSource(tensor, "t"), elements * tensor.element_size()
+    image = bytearray(nbytes(source.spec))
+    for begin in range(0, len(image), size):
+        source.copy_into(memoryview(image)[begin : begin + size], begin)
+    assert bytes(image) == bits(tensor)
+
+
 @pytest.mark.parametrize("kind", list(LARGE))
 def test_large_tensors_are_stored_as_small_ones_are(kind):
     """They are copied in another way, which sees no gradients either."""

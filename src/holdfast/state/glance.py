@@ -15,7 +15,7 @@ def glance(value: Any) -> Any:
     """Something that is equal as long as ``value`` has not changed; None where a change could go unseen.
 
     Tensors are seen by their version counters, which writes through ``.data`` do not move; plain values are copied.
-    Arrays have no such counter, and what is large would take too long.
+    Arrays and tensors that were made in inference mode have no such counter, and what is large would take too long.
 
     >>> glance({"history": [0.5]}) == glance({"history": [0.5]})
     True
@@ -33,13 +33,22 @@ def _gather(value: Any, leaves: list[Any]) -> bool:
         return all(_gather(part, leaves) for part in value)
     tag = tag_of(value)
     if tag is not None:
-        leaves.append((id(value), value._version) if tag == TENSOR else None)
-        return tag == TENSOR
+        version = _version(value) if tag == TENSOR else None
+        leaves.append((id(value), version))
+        return version is not None
     if _is_known(value):
         leaves.append(id(value))
         return True
     leaves.append(copied(value))
     return not hasattr(value, "state_dict")
+
+
+def _version(tensor: Any) -> int | None:
+    try:
+        version: int = tensor._version
+    except RuntimeError:  # it was made in inference mode, where changes are not counted
+        return None
+    return version
 
 
 def _is_known(value: Any) -> bool:

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 
-from holdfast.state.torch.tensor import is_uninitialized
+from holdfast.state.torch.tensor import is_dense, is_plain, is_uninitialized
 
 BUFFER_LIMIT = 4 << 20
 """Bytes of buffers that are copied at each boundary. Larger ones are only watched."""
 _PROBES = 16
 _PROBE_BYTES = 64
+_NOWHERE = 1 << 32
+"""Below lie the addresses of tensors without elements, and of those whose memory was given back: to read these is a
+crash. What else may be there is looked at more closely."""
 
 Slot = tuple[dict[str, Any], str]
 """Where a module keeps a tensor: its dict and the name in it. Some modules put new buffers there in each forward."""
@@ -24,10 +27,10 @@ class Shadow:
     """Remembers a boundary of ``modules``, so that it can be saved although a later batch failed halfway.
 
     Small buffers are copied, because BatchNorm changes its statistics in the forward pass, without an optimizer step,
-    and without moving a version counter. All other tensors are watched by their version counters,
-    which every change in place moves but fused optimizers and writes through ``.data``; optimizer steps are known from
-    their hooks. Modules without an ``owned`` parameter, such as averages of another one, are often written through
-    ``.data``: on the CPU, a few bytes of some of their parameters are remembered too.
+    and without moving a version counter. All other tensors, sparse buffers among them, are watched by their version
+    counters, which every change in place moves but fused optimizers and writes through ``.data``; optimizer steps are
+    known from their hooks. Modules without an ``owned`` parameter, such as averages of another one, are often written
+    through ``.data``: on the CPU, a few bytes of some of their parameters are remembered too.
     """
 
     def __init__(self, modules: Mapping[str, torch.nn.Module], owned: Collection[int] = ()) -> None:
@@ -38,22 +41,26 @@ class Shadow:
         self._copies: list[torch.Tensor] = []
         self._watched: list[Slot] = []
         self._tensors: list[torch.Tensor] = []
+        self._counting: list[torch.Tensor] = []
         self._probed: list[torch.Tensor] = []
         self._marks: list[object] = []
         self._places: list[int] = []
         self._moves: list[tuple[int, int, int]] = []
-        self._lazy: list[torch.Tensor] = []
+        self._odd: list[torch.Tensor] = []
         self.refresh()
 
     def refresh(self) -> None:
         """Looks again which tensors there are: called when the modules may have changed."""
         buffers = _slots(self._modules, "_buffers")
-        small = sum(holder[name].nbytes for holder, name in buffers) <= BUFFER_LIMIT
-        self._slots = buffers if small else []
-        self._watched = [*_slots(self._modules, "_parameters"), *(() if small else buffers)]
+        plain = [(holder, name) for holder, name in buffers if is_plain(holder[name])]
+        small = sum(holder[name].nbytes for holder, name in plain) <= BUFFER_LIMIT
+        self._slots = plain if small else []
+        others = [(holder, name) for holder, name in buffers if not small or not is_plain(holder[name])]
+        self._watched = [*_slots(self._modules, "_parameters"), *others]
         self._tensors = [holder[name] for holder, name in self._watched]
+        self._counting = [one for one in self._tensors if not one.is_inference()]
         self._probed = list(_unowned(self._modules, self._owned))
-        self._lazy = [one for one in _tensors(self._modules) if is_uninitialized(one)]
+        self._odd = list(_odd(self._modules))
         self._take(self._now())
         self.mark()
 
@@ -66,7 +73,7 @@ class Shadow:
 
     def mark(self) -> None:
         """Remembers this moment."""
-        if self._lazy and not any(map(is_uninitialized, self._lazy)):
+        if any(map(is_plain, self._odd)):
             self.refresh()
         if self._slots:
             self._copy_buffers()
@@ -75,28 +82,42 @@ class Shadow:
     def _copy_buffers(self) -> None:
         now = self._now()
         if any(one is not before for one, before in zip(now, self._buffers, strict=True)):
-            self._slots = [slot for slot, one in zip(self._slots, now, strict=True) if one is not None]
-            self._take([one for one in now if one is not None])
+            self._take_others(now)
             return
         places = [one.data_ptr() for one in self._buffers]
         if self._moves and places == self._places:
             for move in self._moves:
                 ctypes.memmove(*move)
             return
-        with torch.no_grad():
-            for copy, buffer in zip(self._copies, self._buffers, strict=True):
-                copy.copy_(buffer)
+        if any(place < _NOWHERE for place in places) and not all(map(is_plain, now)):
+            self.refresh()
+            return
+        try:
+            with torch.no_grad():
+                for copy, buffer in zip(self._copies, self._buffers, strict=True):
+                    copy.copy_(buffer)
+        except RuntimeError:  # one has been given data of another shape
+            self._take(now)
         self._places, self._moves = places, _moves(self._copies, self._buffers)
+
+    def _take_others(self, buffers: list[Any]) -> None:
+        """Some have been put in the place of those that were there, or taken away."""
+        if all(one is None or is_plain(one) for one in buffers):
+            self._slots = [slot for slot, one in zip(self._slots, buffers, strict=True) if one is not None]
+            self._take([one for one in buffers if one is not None])
+        else:
+            self.refresh()
 
     def marks(self) -> list[object]:
         """The version counters of all watched tensors now, and the bytes that are looked at."""
-        versions: list[object] = [one._version for one in self._tensors]
+        versions: list[object] = [one._version for one in self._counting]
         return versions + [_first_bytes(one) for one in self._probed]
 
     def unchanged(self) -> bool:
         """Whether no watched tensor was changed in place or replaced since the last mark."""
         same = all(holder.get(name) is one for (holder, name), one in zip(self._watched, self._tensors, strict=True))
-        fitting = all(_alike(one, copy) for one, copy in zip(self._now(), self._copies, strict=True))
+        now = self._now()
+        fitting = all(map(_is_there, now)) and all(map(_alike, now, self._copies))
         return same and fitting and self.marks() == self._marks
 
     @contextlib.contextmanager
@@ -123,8 +144,12 @@ def _exchange(buffers: list[torch.Tensor], values: list[torch.Tensor]) -> None:
             buffer.copy_(value)
 
 
-def _alike(one: Any, copy: torch.Tensor) -> bool:
-    return one is not None and one.shape == copy.shape and one.dtype == copy.dtype
+def _is_there(one: torch.Tensor | None) -> bool:
+    return one is not None and is_plain(one)
+
+
+def _alike(one: torch.Tensor, copy: torch.Tensor) -> bool:
+    return one.shape == copy.shape and one.dtype == copy.dtype
 
 
 def _moves(copies: list[torch.Tensor], buffers: list[torch.Tensor]) -> list[tuple[int, int, int]]:
@@ -133,7 +158,7 @@ def _moves(copies: list[torch.Tensor], buffers: list[torch.Tensor]) -> list[tupl
     For the few bytes of a BatchNorm's statistics, all that torch does around a copy costs many times the copy.
     """
     pairs = list(zip(copies, buffers, strict=True))
-    if not all(one.device.type == "cpu" and one.is_contiguous() and other.is_contiguous() for one, other in pairs):
+    if not all(one.is_cpu and is_dense(one) and is_dense(other) for one, other in pairs):
         return []
     return [(copy.data_ptr(), buffer.data_ptr(), buffer.nbytes) for copy, buffer in pairs]
 
@@ -150,10 +175,11 @@ def _slots(modules: Mapping[str, torch.nn.Module], kind: str) -> list[Slot]:
     return list(found.values())
 
 
-def _tensors(modules: Mapping[str, torch.nn.Module]) -> Iterator[torch.Tensor]:
+def _odd(modules: Mapping[str, torch.nn.Module]) -> Iterator[torch.Tensor]:
+    """What may be plain memory later: parameters that are not initialised yet, and buffers that are something else."""
     for module in modules.values():
-        yield from module.parameters()
-        yield from module.buffers()
+        yield from filter(is_uninitialized, module.parameters())
+        yield from (one for one in module.buffers() if not is_plain(one))
 
 
 def _unowned(modules: Mapping[str, torch.nn.Module], owned: frozenset[int]) -> Iterator[torch.Tensor]:

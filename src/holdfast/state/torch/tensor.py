@@ -17,6 +17,7 @@ from holdfast.types import TensorSpec
 
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_FOUR_BITS: torch.dtype | None = getattr(torch, "float4_e2m1fn_x2", None)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _LAZY = (UninitializedParameter, UninitializedBuffer)
 _WRITABLE = 0x200
@@ -45,8 +46,8 @@ class TensorSource:
         if 0 < size <= _SMALL and _is_straight(self.tensor):
             destination[:] = ctypes.string_at(self.tensor.data_ptr() + begin, size)
         elif size:
-            image = torch.frombuffer(destination, dtype=self.tensor.dtype)
-            _copy_part(image, self.tensor.detach(), begin // self.tensor.element_size())
+            tensor = _copyable(self.tensor.detach())
+            _copy_part(torch.frombuffer(destination, dtype=tensor.dtype), tensor, begin // tensor.element_size())
 
 
 def cloned(tensor: torch.Tensor) -> torch.Tensor:
@@ -59,6 +60,11 @@ def part_of(tensor: torch.Tensor, destination: memoryview, begin: int) -> tuple[
     image = torch.frombuffer(destination, dtype=tensor.dtype)
     first = begin // tensor.element_size()
     return image, tensor.view(-1)[first : first + image.numel()]
+
+
+def _copyable(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory in a dtype that can be copied from one layout to another: torch cannot do so with four bits."""
+    return tensor.view(torch.uint8) if tensor.dtype == _FOUR_BITS else tensor
 
 
 def _copy_part(image: torch.Tensor, tensor: torch.Tensor, first: int) -> None:
@@ -105,6 +111,8 @@ class TensorTarget:
     def finish(self) -> None:
         if self._staging is not None and self._staging is not self._tensor:
             live = self._tensor.detach()
+            if self._staging.dtype == live.dtype:
+                live, self._staging = _copyable(live), _copyable(self._staging)
             _distinct(live).copy_(_distinct(self._staging, live))
         self._staging = self._remote = None
 
@@ -152,6 +160,11 @@ def new(spec: TensorSpec, path: str, device: torch.device = _CPU) -> tuple[torch
 def is_uninitialized(tensor: object) -> bool:
     """Whether this is a parameter of a lazy module that has not seen its first batch."""
     return issubclass(type(tensor), _LAZY)  # isinstance() runs code of torch for each parameter that it is asked of
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether `plain` takes it: it is one block of memory, and that is there."""
+    return _strangeness(tensor) is None
 
 
 def spec_of(tensor: torch.Tensor, path: str) -> TensorSpec:
