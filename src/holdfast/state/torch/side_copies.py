@@ -108,7 +108,7 @@ class SideCopies:
         if not isinstance(source, TensorSource) or not self._accelerator.has(source.tensor):
             return source.copy_into
         tensor = source.tensor.detach()
-        if id(source.tensor) in self._watched and is_dense(tensor):
+        if id(source.tensor) in self._watched and is_dense(tensor) and not tensor.is_inference():
             self._copied.append(source.tensor)
             return self._later(tensor)
         return self._later(cloned(tensor)) if self._fits(tensor) else source.copy_into
