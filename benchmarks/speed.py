@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from holdfast.cli.output import console
-from suite import machine, stored, tables
+from suite import behind, machine, stored, tables
 from suite.contenders import NAMES
 from suite.page import page
 from suite.records import Results
@@ -41,6 +41,7 @@ from suite.workload import DENSE, WORKLOADS, Workload, parse_size, size_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
+DEVICES = RESULTS.with_name("behind.json")
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
 
@@ -144,7 +145,7 @@ def _rich(table: tables.Table, title: str) -> RichTable:
 def write_page(results: Results) -> None:
     from suite.picture import draw
 
-    PAGE.write_text(page(results))
+    PAGE.write_text(page(results, behind.read(DEVICES)))
     draw(Summary(results), DENSE, PICTURE)
 
 

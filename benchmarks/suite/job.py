@@ -18,6 +18,8 @@ LAYERS = 32
 TRAINED = 0.01
 """The part of `partial`'s parameters that is trained."""
 TINY_WIDTH = 8
+ROWS = {"cpu": 16, "cuda": 8192}
+"""Rows of a batch. On a GPU so many that forward and backward take longer than to copy the state to the host."""
 
 Updating = Callable[[], AbstractContextManager[object]]
 """What a saver may want around the moment in which the optimizer changes the parameters."""
@@ -88,7 +90,7 @@ def state_size(workload: Workload) -> int:
 class Job:
     """Model, optimizer and data of a workload, made with the same values in every process."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, rows: int | None = None) -> None:
         torch.manual_seed(0)
         self.device = torch.device(workload.device)
         with torch.device("meta"):
@@ -99,7 +101,8 @@ class Job:
         self.optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
         self.waited = 0.0
         width = next(self.model.parameters()).shape[-1]
-        self.batches = [torch.randn(16, width, device=self.device) for _ in range(8)]
+        rows = rows or ROWS[self.device.type]
+        self.batches = [torch.randn(rows, width, device=self.device) for _ in range(8)]
         self._taken = 0
 
     def next_batch(self) -> torch.Tensor:

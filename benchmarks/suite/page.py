@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast import wording
-from suite import figures
+from suite import behind, figures
+from suite.behind import Behind
 from suite.contenders import HOLDFAST
 from suite.records import Results
 from suite.summary import Summary
@@ -25,7 +27,7 @@ from suite.workload import Workload
 TEMPLATE = Path(__file__).with_name("page.md")
 
 
-def page(results: Results) -> str:
+def page(results: Results, beside_devices: Sequence[Behind] = ()) -> str:
     summary = Summary(results)
     parts = {
         "command": results.command,
@@ -35,6 +37,7 @@ def page(results: Results) -> str:
         "repetitions": wording.count(results.repetitions, "interleaved repetition"),
         "targets": _markdown(target_table(summary)),
         "workloads": "\n".join(_workload(summary, one) for one in results.workloads),
+        "devices": _devices(list(beside_devices)),
         "limits": _markdown(machine_table(summary)),
         "contenders": _markdown(trait_table(summary)),
         "notes": "; ".join(summary.notes()) or "nothing",
@@ -63,6 +66,17 @@ def _size(summary: Summary, workload: str) -> str:
     return (
         f"{bytes_} of state, of which each step changes {of_it}; a step takes {spread_text(step, wording.duration)}.\n"
     )
+
+
+def _devices(found: list[Behind]) -> str:
+    return f"## On CUDA devices\n\n{_ON_DEVICES}\n\n{_markdown(behind.table(found))}\n\n" if found else ""
+
+
+_ON_DEVICES = """\
+Parameters and what the optimizer keeps of them are copied behind forward and backward, by a loop of many saves in one
+process. **Stall**: what the call at the boundary takes, planning included. The next step is longer if its optimizer has
+to wait for the copy, or if the writer is in its way. **Pinned copy**: the same bytes in one piece, with nothing else at
+work."""
 
 
 def _markdown(table: Table) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from suite import figures
+from suite import behind, figures
 from suite.contenders import HOLDFAST, NAMES, TORCH_SAVE
 from suite.page import page
 from suite.records import MACHINE, Measurement, Results, Traits
@@ -37,8 +37,26 @@ def results(*measurements, repetitions=1):
 
 def test_the_page_is_what_the_stored_results_give():
     """Nobody edits a figure of the page, and none of them is left behind by newer results."""
-    stored = (ROOT / "benchmarks" / "results" / "speed.json").read_bytes()
-    assert (ROOT / "docs" / "performance.md").read_text() == page(msgspec.json.decode(stored, type=Results))
+    folder = ROOT / "benchmarks" / "results"
+    stored = msgspec.json.decode((folder / "speed.json").read_bytes(), type=Results)
+    wanted = page(stored, behind.read(folder / "behind.json"))
+    assert (ROOT / "docs" / "performance.md").read_text() == wanted
+
+
+def test_what_was_measured_beside_a_device_is_kept_by_its_command(tmp_path):
+    """A run takes the place of an earlier one of the same command, and the page shows all of them, as ratios too."""
+    found = behind.Behind(
+        command="python benchmarks/behind.py", date="2026-11-26", device="a device", torch="2.11",
+        step=[0.2, 0.21, 0.19], stall=[0.002, 0.001, 0.003], longer=[-0.0001, 0.0, 0.0002],
+        copy=[49e9, 50e9, 51e9], pinned=[50e9],
+    )  # fmt: skip
+    for one in (found, msgspec.structs.replace(found, command="other"), found):
+        behind.add(one, tmp_path / "behind.json")
+    stored = behind.read(tmp_path / "behind.json")
+    assert [one.command for one in stored] == ["other", "python benchmarks/behind.py"]
+    shown = page(results(), stored)
+    assert "| 2.00 ms (1.00-3.00) | 0.0100 | 0.00 ms (-0.10-0.20) | 50.0 GB/s (49.0-51.0) | 1.000 |" in shown
+    assert "On CUDA devices" not in page(results())
 
 
 def test_everybody_and_every_workload_is_in_the_stored_results():

@@ -169,6 +169,12 @@ def _write_in_a_thread(job: Job) -> None:
     thread.join()
 
 
+def _write_unseen(job: Job) -> None:
+    """As some clip the weights of a critic: no version counter is moved."""
+    for parameter in job.model.parameters():
+        parameter.data.clamp_(-0.01, 0.01)
+
+
 def _step_unknown(job: Job) -> None:
     """An optimizer that the run has never heard of."""
     job.model(job.inputs).square().mean().backward()
@@ -179,7 +185,7 @@ def _swap(job: Job) -> None:
     job.model[0].weight.data = job.model[0].weight.data * 2
 
 
-CHANGES = [_load, _write, _write_in_a_thread, _step_unknown, _swap]
+CHANGES = [_load, _write, _write_in_a_thread, _write_unseen, _step_unknown, _swap]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -359,6 +365,47 @@ def test_the_trainer_dies_while_the_device_copies(folder: Path, tmp_path: Path) 
         assert run.resumed_from is not None
         job.fit(run)
     assert checkpoints(folder)[-1].progress.batches == 8
+
+
+RESUMED = """
+    import os, signal, sys
+    import torch
+    from holdfast import Every, Run
+    from holdfast.state.torch import side_copies
+    from tests.harness.late_device import LateDevice
+    from tests.run.test_behind import Job
+    folder, place, last = sys.argv[1:]
+    torch.use_deterministic_algorithms(True)
+    if place == "cpu":
+        side_copies.Cuda = LateDevice
+    job = Job(place)
+
+    def each(job):
+        torch.nn.functional.dropout(job.inputs)
+        if run.progress.step == int(last):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Run(folder, job.state, save=Every(batches=1)) as run:
+        job.fit(run, each=each)
+    torch.save((job.values(), torch.rand(3, device=place)), folder + ".pt")
+"""
+
+
+def test_a_run_that_was_killed_ends_like_its_twin(folder: Path, tmp_path: Path, place: str) -> None:
+    """Three kills, each in a process of its own: the same weights, moments, buffers and random numbers, bit for bit."""
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(RESUMED))
+    paths = os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    for last in ("3", "4", "6", "never"):
+        arguments = [sys.executable, script, folder, place, last.replace("never", "-1")]
+        ended = subprocess.run(arguments, env=environment, timeout=120, check=False)
+        assert ended.returncode == (0 if last == "never" else -signal.SIGKILL)
+    twin = folder.with_name("twin")
+    subprocess.run([sys.executable, script, twin, place, "-1"], env=environment, timeout=120, check=True)
+    found, wanted = (torch.load(f"{one}.pt", weights_only=True) for one in (folder, twin))
+    assert [name for name in wanted[0] if not torch.equal(found[0][name], wanted[0][name])] == []
+    assert torch.equal(found[1], wanted[1])
 
 
 def test_a_save_outside_the_loop_is_complete_when_it_returns(folder: Path, place: str, counted: list[int]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from holdfast.types import Advance
@@ -13,22 +14,43 @@ Job = Callable[[], int]
 """Does something and returns how many bytes that was."""
 
 _MOST_THREADS = 8
-_WINDOW = 128
-"""Jobs under way at once: bounds how far work runs ahead of a failure."""
 
 _own = threading.local()
 
 
 def run_jobs(jobs: Sequence[Job], advance: Advance) -> None:
-    """Runs all ``jobs``, in any order, and stops soon after one has failed; that error is raised."""
-    if len(jobs) < 2:
-        for job in jobs:
-            advance(job())
-        return
-    with ThreadPoolExecutor(_threads(), thread_name_prefix="holdfast-read") as pool:
-        for window in _windows(jobs):
-            for done in pool.map(_call, window):
-                advance(done)
+    """Runs all ``jobs``, in any order, and stops soon after one has failed; that error is raised.
+
+    The calling thread does some of them, and calls ``advance``: if it only waited, each that ends would wake it, and
+    take a core from the others.
+    """
+    left, done = deque(jobs), deque[int]()
+
+    def report() -> None:
+        while done:
+            advance(done.popleft())
+
+    others = min(_threads(), len(jobs)) - 1
+    with ThreadPoolExecutor(max(1, others), thread_name_prefix="holdfast-read") as pool:
+        helpers = [pool.submit(_work, left, done) for _ in range(others)]
+        try:
+            _work(left, done, report)
+        finally:
+            _own.memory = b""
+        for helper in helpers:
+            helper.result()
+    report()
+
+
+def _work(left: deque[Job], done: deque[int], report: Callable[[], None] | None = None) -> None:
+    try:
+        while (job := _next(left)) is not None:
+            done.append(job())
+            if report is not None:
+                report()
+    except BaseException:
+        left.clear()
+        raise
 
 
 def _threads() -> int:
@@ -44,9 +66,9 @@ def scratch(length: int) -> memoryview:
     return memoryview(_own.memory)[:length]
 
 
-def _call(job: Job) -> int:
-    return job()
-
-
-def _windows(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
-    return (jobs[begin : begin + _WINDOW] for begin in range(0, len(jobs), _WINDOW))
+def _next(left: deque[Job]) -> Job | None:
+    """None if there is none: other threads take them too."""
+    try:
+        return left.popleft()
+    except IndexError:
+        return None

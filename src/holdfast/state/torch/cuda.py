@@ -90,8 +90,12 @@ class Cuda:
     def now(self, device: torch.device) -> Event:
         return torch.cuda.current_stream(device).record_event()
 
+    def stream(self, device: torch.device) -> torch.cuda.Stream:
+        """The side stream."""
+        return _stream(self._streams, device)
+
     def copy(self, parts: Iterable[Part], device: torch.device, after: Event) -> Event:
-        stream = _stream(self._streams, device)
+        stream = self.stream(device)
         with torch.cuda.stream(stream):
             stream.wait_event(after)
             for image, elements in parts:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.weak import TensorWeakRef
 
 from holdfast.engine.leaves import Target
@@ -17,6 +16,7 @@ from holdfast.format.values import decode
 from holdfast.state.item import Captured
 from holdfast.state.torch.cuda import is_recorded
 from holdfast.state.torch.module import Names
+from holdfast.state.torch.step_hook import before_any_step
 from holdfast.state.torch.tensor import TensorSource, target
 from holdfast.types import ItemRecord
 
@@ -98,7 +98,7 @@ class Gradients:
         for name, optimizer in optimizers.items():
             self._watch(name, optimizer)
         self._loose = self._unowned()
-        self._hooks.append(register_optimizer_step_pre_hook(self._before_any_step))
+        self._hooks.append(before_any_step(self._before_any_step))
 
     def _watch(self, name: str, optimizer: Any) -> None:
         """Follows an optimizer by its hooks; one without hooks has none but pending gradients."""
@@ -137,7 +137,7 @@ class Gradients:
         except AttributeError:
             self._counting = False
 
-    def _before_any_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _before_any_step(self, optimizer: torch.optim.Optimizer) -> None:
         """One that this run does not know may have the same parameters, and move no version counter of theirs."""
         known = any(habit.optimizer is optimizer for habit in self._habits.values())
         if not known and not self._strange:
