@@ -21,10 +21,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from holdfast import Every, HoldfastWarning, KeepAll, Run, SaveError, checkpoints
+from holdfast import Every, HoldfastWarning, KeepAll, Run, SaveError, checkpoints, latest
 from holdfast.engine import writer_handle
 from holdfast.engine.behind import Behind
-from holdfast.state.torch import side_copies
+from holdfast.state.torch import device_memory, side_copies
 from holdfast.state.torch.side_copies import SideStreams
 from tests.harness.history import History
 from tests.harness.late_device import LateDevice
@@ -40,6 +40,7 @@ class Job:
     """A model with buffers, its average, and an optimizer of one kernel, with what they were at each boundary."""
 
     device: str
+    folder: Path | None = None
     seen: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,6 +98,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "cuda":
         return "cuda"
     monkeypatch.setattr(side_copies, "Cuda", LateDevice)
+    monkeypatch.setattr(device_memory, "accelerator", LateDevice())
     return "cpu"
 
 
@@ -175,6 +177,13 @@ def _write_unseen(job: Job) -> None:
         parameter.data.clamp_(-0.01, 0.01)
 
 
+def _load_checkpoint(job: Job) -> None:
+    """Straight into the device's memory, past torch."""
+    newest = None if job.folder is None else latest(job.folder)
+    if newest is not None:
+        newest.load_into(optimizer=job.optimizer)
+
+
 def _step_unknown(job: Job) -> None:
     """An optimizer that the run has never heard of."""
     job.model(job.inputs).square().mean().backward()
@@ -185,7 +194,7 @@ def _swap(job: Job) -> None:
     job.model[0].weight.data = job.model[0].weight.data * 2
 
 
-CHANGES = [_load, _write, _write_in_a_thread, _write_unseen, _step_unknown, _swap]
+CHANGES = [_load, _load_checkpoint, _write, _write_in_a_thread, _write_unseen, _step_unknown, _swap]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -193,7 +202,7 @@ def test_what_is_changed_outside_the_steps_is_not_in_a_checkpoint(
     folder: Path, place: str, change: Callable[[Job], None]
 ) -> None:
     """Either the device holds the change back, or the snapshot is taken back and the next boundary saved instead."""
-    job = Job(place)
+    job = Job(place, folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HoldfastWarning)
         train(folder, job, each=change)
@@ -333,7 +342,7 @@ def test_the_writer_dies_while_the_device_copies(folder: Path, monkeypatch: pyte
 KILLED = """
     import os, signal, sys
     from holdfast import Every, KeepAll, Run
-    from holdfast.state.torch import side_copies
+    from holdfast.state.torch import device_memory, side_copies
     from tests.harness.late_device import LateDevice
     from tests.run.test_behind import Job
     side_copies.Cuda = lambda: LateDevice(delay=60.0)
@@ -371,7 +380,7 @@ RESUMED = """
     import os, signal, sys
     import torch
     from holdfast import Every, Run
-    from holdfast.state.torch import side_copies
+    from holdfast.state.torch import device_memory, side_copies
     from tests.harness.late_device import LateDevice
     from tests.run.test_behind import Job
     folder, place, last = sys.argv[1:]

@@ -104,6 +104,9 @@ class TensorTarget:
     def _place(self) -> None:
         alike = self._tensor.dtype == _DTYPES[self.spec.dtype] and is_dense(self._tensor)
         if alike and self._tensor.numel() and device_memory.accelerator.has(self._tensor):
+            if not self._tensor.is_inference():
+                # Else a snapshot that is just being copied behind training would not see that it is changed.
+                torch.autograd.graph.increment_version(self._tensor)
             self._remote = DeviceMemory.of(self._tensor)
         else:
             self._staging = self._tensor if alike and self._tensor.is_cpu else empty(self.spec, "a staging buffer")
