@@ -151,9 +151,9 @@ def test_a_signal_during_the_last_save_is_not_swallowed(folder: Path, monkeypatc
     """It was promised that the run would stop, and so it does, with its final checkpoint."""
     original = Saves.save
 
-    def save(self: Saves, *arguments: Any) -> bool:
+    def save(self: Saves, *arguments: Any, **options: Any) -> bool:
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *arguments)
+        return original(self, *arguments, **options)
 
     monkeypatch.setattr(Saves, "save", save)
     job = small()

@@ -101,13 +101,13 @@ def die_after_snapshot(folder: str, stop_writer: bool) -> None:
     run = Run(folder, job.state, save=Every(batches=3))
     original = Saves.save
 
-    def save(self: Saves, *arguments: Any) -> bool:
+    def save(self: Saves, *arguments: Any, **options: Any) -> bool:
         writer = self.checkpointer.writer
         writer._await_ready()
         print(f"writer {writer.pid}", flush=True)
         if stop_writer:
             os.kill(writer.pid, signal.SIGSTOP)
-        original(self, *arguments)
+        original(self, *arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
         return True
 
