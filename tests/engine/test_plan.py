@@ -21,6 +21,7 @@ class Memory:
 
     spec: TensorSpec
     identity: Any = None
+    frozen: bool = False
 
 
 def test_each_item_with_tensors_becomes_one_shard():

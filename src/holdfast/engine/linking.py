@@ -1,0 +1,98 @@
+"""What a new checkpoint need not write: files that another one in the folder has already, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Sequence
+
+from holdfast.engine.catalog import Catalog
+from holdfast.engine.messages import CommitRequest, ShardRequest
+from holdfast.engine.sharing import Body, bodies
+from holdfast.errors import CorruptError, HoldfastError, StorageError
+from holdfast.format.digests import block_span, check_block
+from holdfast.format.manifest import Manifest
+from holdfast.storage.base import Storage, Try
+from holdfast.storage.paths import MANIFEST_FILE
+from holdfast.types import FileRecord
+
+_BLOCKS = 4
+"""Blocks of a file that are read before it is linked to, other ones by each save: in time all of them."""
+
+
+class Links:
+    """Links files of new checkpoints in a folder to those of the ones that are there."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.catalog = Catalog(storage, outlines=True)
+        self._storage = storage
+        self._bad: set[Hashable] = set()
+        """Files that were found to hold other bytes: by the next save, the blocks that it reads may be good."""
+
+    def link(self, attempt: Try, commit: CommitRequest, shard: ShardRequest, notes: list[str]) -> FileRecord | None:
+        """Gives ``attempt`` the file of ``shard`` by a link, if its bytes are known and some checkpoint has them.
+
+        The record of it, or None: then it is to be written. ``notes`` hears of files that are not what they should be.
+        """
+        if not shard.known:
+            return None
+        found = list(self._candidates(commit, shard))
+        while (body := fewest(found, commit.delete)) is not None:
+            source = body.names[-1]
+            problem = self._problem(body, commit.manifest)
+            if problem is None and attempt.link(source.path, shard.file, shard.size):
+                return source.record
+            if problem is not None:
+                self._bad.add(body.status.body)
+                notes.append(problem)
+            found.remove(body)
+        return None
+
+    def _candidates(self, commit: CommitRequest, shard: ShardRequest) -> Iterator[Body]:
+        """The files that were committed by this run with the bytes of ``shard``, and have not been touched since."""
+        try:
+            entries = [one for one in self.catalog.list().entries if one.manifest.run == commit.manifest.run]
+        except HoldfastError:
+            return
+        for body in bodies(self._storage, entries):
+            fits = all((one.record.digest, one.record.size) == (shard.known, shard.size) for one in body.names)
+            avoided = body.status.body in self._bad or any(one.entry.name in commit.avoid for one in body.names)
+            if fits and not avoided and self._is_untouched(body):
+                yield body
+
+    def _is_untouched(self, body: Body) -> bool:
+        """Whether it was last written to before the first of its checkpoints was complete."""
+        manifests = [f"{one.entry.name}/{MANIFEST_FILE}" for one in body.names]
+        try:
+            return all(body.status.modified <= self._storage.status(path).modified for path in manifests)
+        except HoldfastError:
+            return False
+
+    def _problem(self, body: Body, manifest: Manifest) -> str | None:
+        """What is wrong with the blocks that are looked at this time; None if nothing is."""
+        source = body.names[-1]
+        count = len(source.record.blocks)
+        for number in range(min(_BLOCKS, count)):
+            index = (manifest.ordinal * _BLOCKS + number) % count
+            begin, end = block_span(source.record, index)
+            block = memoryview(bytearray(end - begin))
+            try:
+                self._storage.read_into(source.path, begin, [block])
+                check_block(source.record, index, [block], where=source.path)
+            except (CorruptError, StorageError) as error:
+                others = ", ".join(one.entry.name for one in body.names[:-1])
+                also = f" It is the same file in {others}." if others else ""
+                return f"{error}{also} It is not linked to; what it should hold is written again."
+        return None
+
+
+def fewest(found: Sequence[Body], going: Collection[str]) -> Body | None:
+    """Which of the files with the same bytes is linked to, so that there are two of them for two or more checkpoints.
+
+    None if the bytes have to be written. When the new checkpoint is committed, those that are ``going`` go: a file that
+    only they have is taken where another one is needed. Else it is the one that the fewest have, and of those the one
+    that the newest has not.
+    """
+    staying = [one for one in found if one.staying(going)]
+    if len(staying) > 1:
+        return min(staying, key=lambda one: (len(one.staying(going)), one.staying(going)[-1].entry.order))
+    others = [one for one in found if one not in staying]
+    return max(others, key=lambda one: one.names[-1].entry.order, default=None)
