@@ -206,8 +206,8 @@ class Checkpoint:
         ``verify_first`` there is a pass before, and damage leaves the objects as they were.
 
         Raises `UsageError` for an object that cannot be loaded into and `MisfitError` that lists every difference; then
-        nothing was changed. Raises `CorruptError` for damaged files; without ``verify_first``, modules and tensors may
-        be partly overwritten then, which a note of the error says, and need another load before they are used.
+        nothing was changed. Raises `CorruptError` for damaged files; without ``verify_first``, modules, tensors and
+        what optimizers keep may be partly overwritten then, which a note of the error says; load them once more.
         """
         if not items:
             raise UsageError(f"load_into() takes objects by item name: model=model. It has: {_list(self.items)}.")

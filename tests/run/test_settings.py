@@ -43,6 +43,19 @@ def test_a_rate_that_is_the_restored_one_is_not_mentioned():
     assert told(made(lr=0.1), made(lr=0.001)) == []
 
 
+def test_a_group_that_is_added_in_mid_run_is_not_mentioned():
+    """A restart has to make it before the run, where the first start did not have it yet; an edit of the other is."""
+
+    def with_group(rate: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        optimizers, schedulers = made(lr=rate)
+        optimizers["optimizer"].add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.5})
+        return optimizers, schedulers
+
+    assert told(made(lr=0.1), with_group(0.1), {"optimizer": [0.1, 0.5]}) == []
+    (message,) = told(made(lr=0.1), with_group(0.3), {"optimizer": [0.1, 0.5]})
+    assert "lr=0.3, 0.5 (before: 0.1)" in message
+
+
 def test_a_longer_schedule_is_named():
     """`T_max` lies in the scheduler's state, so the restored one keeps the old length."""
     (message,) = told(made(lr=0.1, total=10), made(lr=0.1, total=20))

@@ -56,13 +56,14 @@ def image(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support")
 def test_all_kinds_of_tensors_come_back_bit_for_bit(tmp_path: Path, place: str) -> None:
     """Straight to the device where they lie there in one stretch, and by way of the host where not."""
     state = tensors(place)
     wanted = {name: image(one).clone() for name, one in state.items()}
     saved(tmp_path / "run", state)
     for one in state.values():
-        one.zero_()
+        (one.view(torch.uint8) if one.dim() == 1 else one).zero_()  # of four bits, torch cannot make zeros on a device
     latest(tmp_path / "run").load_into(state=state)
     assert [name for name in wanted if not torch.equal(image(state[name]), wanted[name])] == []
     if isinstance(device_memory.accelerator, LateDevice):

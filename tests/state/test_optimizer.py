@@ -145,20 +145,49 @@ def test_state_of_another_dtype_than_its_parameter_is_not_cast(save, load):
 
 
 def test_undo_puts_the_former_state_back(save, load):
-    """A restore that is taken back leaves the optimizer with the tensors it had."""
+    """A restore that is taken back leaves the settings that were there, and nothing where nothing was kept."""
     model, other = net(torch.bfloat16), net(torch.bfloat16)
     optimizer, twin = Float32Moments(model.parameters()), Float32Moments(other.parameters())
     optimizer.step()
-    twin.step()
-    twin.step()
     twin.param_groups[0]["lr"] = 0.5
-    first = next(other.parameters())
-    moment = twin.state[first]["moment"]
     restore = load(twin, save(optimizer))
-    assert twin.state[first]["moment"] is not moment
+    assert not restore.in_place
+    assert twin.state
     restore.undo()
-    assert twin.state[first]["moment"] is moment
+    assert not twin.state
     assert twin.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["adamw_fused", "sgd_momentum", "adam_amsgrad", "lbfgs"])
+def test_what_an_optimizer_keeps_is_restored_in_place(save, load, name):
+    """The same tensors hold the stored values: nothing has to be allocated, and nothing is kept twice."""
+    model, other = net(), net()
+    optimizer, twin = (OPTIMIZERS[name](one.parameters()) for one in (model, other))
+    train(model, optimizer, 3, seed=1)
+    train(other, twin, 2, seed=2)
+    kept = [dict(one) for one in twin.state.values()]
+    restore = load(twin, save(optimizer))
+    assert restore.in_place
+    for before, now, wanted in zip(kept, twin.state.values(), optimizer.state.values(), strict=True):
+        assert all(now[key] is one for key, one in before.items() if isinstance(one, torch.Tensor))
+        assert all(torch.equal(now[key], one) for key, one in wanted.items() if isinstance(one, torch.Tensor))
+
+
+def test_what_shares_its_memory_is_not_filled_in_place(save, load):
+    """Moments that are views of one block, or a tensor for two parameters: each gets its own."""
+    model, other = net(), net()
+    optimizer, twin = (optim.Adam(one.parameters()) for one in (model, other))
+    train(model, optimizer, 3, seed=1)
+    train(other, twin, 2, seed=2)
+    one, two, *_ = twin.state.values()
+    one["step"] = two["step"]
+    block = torch.zeros(2, *one["exp_avg"].shape)
+    one["exp_avg"], one["exp_avg_sq"] = block
+    load(twin, save(optimizer))
+    for now, wanted in zip(twin.state.values(), optimizer.state.values(), strict=True):
+        assert all(torch.equal(now[key], wanted[key]) for key in wanted)
+    assert one["step"] is two["step"], "the tensors from before are whoever's they are"
+    assert not block.any()
 
 
 def test_a_changed_model_is_refused_before_anything_changes(save):

@@ -67,6 +67,8 @@ class Observer:
 
         With ``unseen``, items whose changes cannot be seen count as changed.
         """
+        if self.gradients.torn:
+            return "the step of an optimizer was interrupted halfway"
         if self.gradients.stepped:
             return "an optimizer has stepped since"
         if not boundary.clean and self.gradients.fingerprint() != boundary.pending:

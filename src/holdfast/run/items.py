@@ -60,8 +60,12 @@ class Items:
         return {name: item.capture() for name, item in self.items.items() if names is None or name in names}
 
     def freeze_small(self) -> dict[str, Frozen]:
-        """Items without tensors and with few values: schedulers, scalers, counters. Called at every boundary."""
-        return {name: item.freeze() for name, item in self._small.items() if item.length() <= _SMALL}
+        """Items without tensors and with few values: schedulers, scalers, counters. Called at every boundary.
+
+        One that raises is left out: that is said by the next save, which asks it again, and costs no training.
+        """
+        few = ((name, item) for name, item in self._small.items() if item.length() <= _SMALL)
+        return {name: frozen for name, item in few if (frozen := _frozen(item)) is not None}
 
     def look(self) -> dict[str, Any]:
         """What can be seen, without a copy, of items that hold tensors: equal as long as none of them has changed."""
@@ -170,6 +174,12 @@ def _duck_typed(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for path, one in state.items():
         if not isinstance(one, torch.optim.Optimizer) and hasattr(one, "step") and hasattr(one, "param_groups"):
             yield path, one
+
+
+def _frozen(item: StatefulItem | ContainerItem) -> Frozen | None:
+    with contextlib.suppress(Exception):
+        return item.freeze()
+    return None
 
 
 def _is_small(captured: Captured) -> bool:

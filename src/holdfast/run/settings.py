@@ -68,7 +68,7 @@ def overridden(before: Settings, now: Settings, rates: Mapping[str, Any]) -> lis
     messages = []
     for path, values in now.items():
         then = before.get(path, {})
-        changed = [name for name, value in values.items() if name in then and then[name] != value]
+        changed = [name for name, value in values.items() if name in then and _differ(then[name], value, path in rates)]
         if changed == ["lr"] and rates.get(path) == values["lr"]:
             continue  # it is the one that is restored
         if changed:
@@ -80,6 +80,13 @@ def overridden(before: Settings, now: Settings, rates: Mapping[str, Any]) -> lis
                 "the state is restored once more."
             )
     return messages
+
+
+def _differ(then: Any, now: Any, of_groups: bool) -> bool:
+    """Parameter groups that the first script added only later, or this one adds only later, are no edit."""
+    if of_groups and isinstance(then, list) and isinstance(now, list):
+        return any(one != other for one, other in zip(then, now, strict=False))
+    return bool(then != now)
 
 
 def _text(value: Any) -> str:

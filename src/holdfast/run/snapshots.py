@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from holdfast.engine.checkpointer import ItemDraft
-from holdfast.errors import SaveError, UnsafeValueError
+from holdfast.errors import SaveError
 from holdfast.format.reasons import ASKED, AT_END
 from holdfast.garbage import no_collection
 from holdfast.run.boundary import Boundary, Observer
@@ -74,14 +74,20 @@ class Snapshots:
             return
         if not self._saves.checkpointer.busy:
             self._reserved = True
-            # What an item raises is said by the first save, which tries it again.
-            with contextlib.suppress(UnsafeValueError):
-                self._saves.reserve({name: draft(one) for name, one in self._items.capture().items()})
+            if (items := self._measured()) is not None:
+                self._saves.reserve(items)
 
     def estimate(self) -> None:
         """Tells, before the first save, how much one may cost."""
-        with contextlib.suppress(UnsafeValueError):
-            self._saves.estimate({name: draft(one) for name, one in self._items.capture().items()})
+        if (items := self._measured()) is not None:
+            self._saves.estimate(items)
+
+    def _measured(self) -> dict[str, ItemDraft] | None:
+        """All items, to see how large they are. What one raises is said by the first save, which tries it again."""
+        try:
+            return {name: draft(one) for name, one in self._items.capture().items()}
+        except Exception:
+            return None
 
     def _here(self) -> tuple[Position, int, int] | None:
         last = self.boundary
@@ -231,9 +237,7 @@ class Snapshots:
         obstacle = self._obstacle(boundary)
         if obstacle is None:
             return self._hold_last(boundary, firing)
-        if self.observer.gradients.torn:
-            return "the step of an optimizer was interrupted halfway"
-        if left is None or left.stored is None:
+        if self.observer.gradients.torn or left is None or left.stored is None:
             return obstacle
         firing = self._saves.firing(AT_END)
         content = self._content(left.after, self._capture(firing), left.stored, firing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from holdfast.engine.leaves import Target
 from holdfast.errors import CorruptError
@@ -52,6 +52,7 @@ class LeafRestore:
 
     targets: Mapping[str, Target]
     notes: tuple[str, ...]
+    in_place: ClassVar[bool] = True
 
     def apply(self) -> None:
         """Nothing: the bytes are where they belong."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ from holdfast.engine.read import bytes_of, read
 from holdfast.errors import CorruptError, HoldfastError, MisfitError, StorageError
 from holdfast.garbage import no_collection
 from holdfast.state.item import Captured, Item, Restore, resolved
-from holdfast.state.leaf import LeafRestore
 from holdfast.state.tree import capture_tree, restore_tree
 from holdfast.storage.base import Storage
 from holdfast.types import Progressing
@@ -57,7 +55,7 @@ def load(
         _apply(before, done)
         with _half_filled(last):
             read(storage, entry, {name: targets[name] for name in last}, advance=advance)
-        _apply(last, done)
+            _apply(last, done)
     except HoldfastError:
         for one in reversed(done):
             # An object that fails once more while it is put back must not hide why the load failed.
@@ -82,7 +80,7 @@ def _half_filled(names: Iterable[str]) -> Iterator[None]:
     """Says of what was read in place that it cannot be used."""
     try:
         yield
-    except (CorruptError, StorageError) as error:
+    except (CorruptError, MisfitError, StorageError) as error:
         error.add_note(f"{', '.join(names)}: partly overwritten by now. Load another checkpoint before you use it.")
         raise
 
@@ -108,6 +106,5 @@ def read_value(storage: Storage, entry: Entry, name: str) -> Any:
 
 
 def _in_place(restore: Restore) -> bool:
-    """Whether the bytes go straight into memory that the user holds: modules and single tensors."""
-    modules = sys.modules.get("holdfast.state.torch.module")
-    return isinstance(restore, LeafRestore) or (modules is not None and isinstance(restore, modules.ModuleRestore))
+    """Whether the bytes go straight into memory that the user holds: modules, single tensors, what optimizers keep."""
+    return getattr(restore, "in_place", False)

@@ -149,11 +149,9 @@ def capture_tree(value: object, path: str, prefix: str = "") -> tuple[Json, dict
     return encode(value, path, gathering), gathering.sources
 
 
-def restore_tree(
-    tree: Json, specs: Mapping[str, TensorSpec], path: str, device_of: Callable[[str], Any] | None = None
-) -> tuple[Any, dict[str, Target]]:
-    """A new value, and the targets that fill the new tensors in it: on the CPU, or where ``device_of`` tells."""
-    scattering = Scattering(path, specs, device_of=device_of)
+def restore_tree(tree: Json, specs: Mapping[str, TensorSpec], path: str) -> tuple[Any, dict[str, Target]]:
+    """A new value, and the targets that fill the new tensors in it."""
+    scattering = Scattering(path, specs)
     return decode(tree, scattering), scattering.targets
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.weak import TensorWeakRef
 
 from holdfast.engine.leaves import Target
@@ -44,11 +46,30 @@ class _Habit:
             self.parameters = _optimizer_parameters(self.optimizer)
         self.left_over = self.left_over_now()
         self.announced = self.stepped and not self.recorded
-        self.stepped = False
+        self.stepping = self.stepped = False
 
     def left_over_now(self) -> bool:
         """Whether the gradients of this moment are those of a step since the last boundary, which nobody will read."""
         return self.stepped and self.seen > 1 and self.replaces and self._as_left()
+
+    def watched(self, argument: Any) -> Any:
+        """An argument of a step. If it is a closure, the step counts as not begun while that is called the first time.
+
+        Trainers compute the whole batch in there: what fails then has interrupted no step.
+        """
+        if argument is self.optimizer or not callable(argument):
+            return argument
+        computed = False
+
+        @functools.wraps(argument)
+        def closure(*args: Any, **kwargs: Any) -> Any:
+            nonlocal computed
+            self.stepping = computed
+            result = argument(*args, **kwargs)
+            self.stepping = computed = True
+            return result
+
+        return closure
 
     def _as_left(self) -> bool:
         """Whether the gradients that there are are those of the step, and not made since."""
@@ -73,9 +94,11 @@ class Gradients:
         self._hooks: list[Any] = []
         self._counting = True
         self._counted = False
+        self._strange = False
         for name, optimizer in optimizers.items():
             self._watch(name, optimizer)
         self._loose = self._unowned()
+        self._hooks.append(register_optimizer_step_pre_hook(self._before_any_step))
 
     def _watch(self, name: str, optimizer: Any) -> None:
         """Follows an optimizer by its hooks; one without hooks has none but pending gradients."""
@@ -85,8 +108,9 @@ class Gradients:
             self._wrap_step(habit, optimizer)
             return
 
-        def before(*_: Any) -> None:
+        def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
             self._before_step(habit)
+            return _watched(habit, args, kwargs)
 
         def after(*_: Any) -> None:
             self._after_step(habit)
@@ -102,6 +126,7 @@ class Gradients:
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             habit.stepping = True
+            args, kwargs = _watched(habit, args, kwargs)
             result = step(*args, **kwargs)
             habit.stepping, habit.stepped = False, True
             habit.seen += 1
@@ -111,6 +136,13 @@ class Gradients:
             optimizer.step = wrapped
         except AttributeError:
             self._counting = False
+
+    def _before_any_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """One that this run does not know may have the same parameters, and move no version counter of theirs."""
+        known = any(habit.optimizer is optimizer for habit in self._habits.values())
+        if not known and not self._strange:
+            ours = self.owned | {id(one) for one in self._loose}
+            self._strange = any(id(one) in ours for one in _optimizer_parameters(optimizer))
 
     @property
     def counts_steps(self) -> bool:
@@ -158,14 +190,14 @@ class Gradients:
 
     def begin_interval(self) -> None:
         """A boundary: what comes is counted anew."""
-        self._counted = False
+        self._counted = self._strange = False
         for habit in self._habits.values():
             habit.close_interval()
 
     @property
     def stepped(self) -> bool:
-        """Whether an optimizer stepped since the last boundary."""
-        return any(habit.stepped for habit in self._habits.values())
+        """Whether an optimizer stepped since the last boundary; one that is not in the state, if it has begun to."""
+        return self._strange or any(habit.stepped for habit in self._habits.values())
 
     @property
     def uncounted(self) -> bool:
@@ -183,7 +215,7 @@ class Gradients:
 
     @property
     def torn(self) -> bool:
-        """Whether the last step of an optimizer began and did not end: its parameters are of two steps."""
+        """Whether a step has begun since the last boundary and did not end: parameters may be of two steps."""
         return any(habit.stepping for habit in self._habits.values())
 
     def clean(self) -> bool:
@@ -259,6 +291,10 @@ class GradientRestore:
     def undo(self) -> None:
         for path, gradient in self._old.items():
             self._named[path].grad = gradient
+
+
+def _watched(habit: _Habit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tuple(map(habit.watched, args)), {name: habit.watched(one) for name, one in kwargs.items()}
 
 
 def _capturable(optimizer: torch.optim.Optimizer) -> bool:

@@ -7,7 +7,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -155,6 +155,7 @@ class ModuleRestore:
     state: dict[str, Any]
     before: dict[str, Any]
     strict: bool
+    in_place: ClassVar[bool] = True
 
     def apply(self) -> None:
         """Loads the module's own tensors into themselves, which moves nothing, for the sake of its hooks."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from holdfast.state.item import Captured, stored_specs
 from holdfast.state.stateful import check_class, load
 from holdfast.state.torch.group_settings import setting_problems
 from holdfast.state.torch.tensor import is_uninitialized
-from holdfast.state.tree import capture_tree, restore_tree
+from holdfast.state.tree import Scattering, capture_tree, decode
 from holdfast.types import ItemRecord, Json
 
 _GROUPS = "groups"
@@ -50,22 +52,28 @@ class OptimizerItem:
         if strict:
             check_class(fit, record, self._optimizer)
         fit.refuse()
-        specs, places = stored_specs(record, self._path), _places(self._optimizer, self._prefix)
-        state, targets = restore_tree(record.tree, specs, self._path, places)
+        places = _Places(self._optimizer, self._prefix)
+        scattering = Scattering(self._path, stored_specs(record, self._path), places.live(), places.device_of)
+        state = decode(record.tree, scattering)
         _compare_state(fit, state, self._optimizer)
         fit.refuse()
-        return OptimizerRestore(self._path, self._optimizer, targets, fit.settle(), state)
+        in_place = bool(scattering.live)
+        return OptimizerRestore(self._path, self._optimizer, scattering.targets, fit.settle(), state, in_place)
 
 
 @dataclass(slots=True)
 class OptimizerRestore:
-    """A new state of new tensors, which the optimizer adopts in `apply`."""
+    """A new state, which the optimizer adopts in `apply`: of the tensors that it kept before, or of new ones.
+
+    ``in_place`` says that some are those from before, which cannot be taken back.
+    """
 
     path: str
     optimizer: torch.optim.Optimizer
     targets: Mapping[str, Target]
     notes: tuple[str, ...]
     state: dict[str, Any]
+    in_place: bool
     before: dict[str, Any] | None = None
 
     def apply(self) -> None:
@@ -79,18 +87,42 @@ class OptimizerRestore:
             _mend(self.optimizer, self.before)
 
 
-def _places(optimizer: torch.optim.Optimizer, prefix: str) -> Callable[[str], torch.device] | None:
-    """On which device the state of a name will be needed: else torch has to bring it there, from the CPU."""
-    if type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict:
-        return None
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+class _Places:
+    """Where what is stored of an optimizer goes: into what it keeps already, or else beside its parameters.
 
-    def device_of(name: str) -> torch.device:
-        kept = _KEPT.fullmatch(name.removeprefix(prefix))
-        number = int(kept[1]) if kept is not None and kept[2] != "step" else len(parameters)
-        return parameters[number].device if number < len(parameters) else torch.device("cpu")
+    Otherwise torch would have to bring it to a device, from the CPU. What ``load_state_dict`` of somebody else's makes
+    of it is not known: there it goes into new tensors on the CPU.
+    """
 
-    return device_of
+    def __init__(self, optimizer: torch.optim.Optimizer, prefix: str) -> None:
+        known = type(optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict
+        self._parameters = [one for group in optimizer.param_groups for one in group["params"]] if known else []
+        self._optimizer, self._prefix = optimizer, prefix
+
+    def live(self) -> dict[str, torch.Tensor]:
+        """What it keeps, by name, if that shares its memory with nothing else that it knows of."""
+        kept = {
+            f"{self._prefix}state/{number}/{name}": one
+            for number, parameter in enumerate(self._parameters)
+            for name, one in _kept(self._optimizer, parameter).items()
+            if type(one) is torch.Tensor and one.layout == torch.strided and not one.is_meta
+        }
+        shared = Counter(map(_storage, itertools.chain(kept.values(), self._parameters)))
+        return {name: one for name, one in kept.items() if shared[_storage(one)] == 1}
+
+    def device_of(self, name: str) -> torch.device:
+        found = _KEPT.fullmatch(name.removeprefix(self._prefix))
+        number = int(found[1]) if found is not None and found[2] != "step" else len(self._parameters)
+        return self._parameters[number].device if number < len(self._parameters) else torch.device("cpu")
+
+
+def _kept(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[Any, Any]:
+    kept = optimizer.state.get(parameter)
+    return kept if isinstance(kept, dict) else {}
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided and not tensor.is_meta else 0
 
 
 def _described(optimizer: torch.optim.Optimizer) -> Json:

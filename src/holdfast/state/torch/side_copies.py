@@ -20,6 +20,11 @@ _CLONED = 64 << 20
 anybody may change, such as buffers: to wait until the device has come to the boundary would cost more."""
 _SPOILT = 3
 """Snapshots that somebody changed while they were copied, after which all of them are copied at the boundary."""
+_GRACE = 0.002
+"""Seconds in which the training thread comes away from the boundary: both at once would wait for the interpreter."""
+_PROBES, _PROBE = 16, 64
+"""Tensors, and elements of each, that are looked at again when the copy is over."""
+_PROBED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 Noted = tuple[torch.Tensor, memoryview, int]
 """A tensor, a place in the arena, and which of the tensor's bytes come first there."""
@@ -91,11 +96,13 @@ class SideCopies:
         self._room: dict[torch.device, int] = {}
         self._copied: list[torch.Tensor] = []
         self._versions: list[int] = []
+        self._probes: list[torch.Tensor] = []
+        self._glances: list[torch.Tensor] = []
         self._starts: dict[torch.device, Event] = {}
         self._ends: dict[torch.device, Event] = {}
         self._lock = threading.Lock()
         self._judged = False
-        self._asked_for, self._over = threading.Event(), threading.Event()
+        self._wanted, self._asked_for, self._over = (threading.Event() for _ in range(3))
 
     def copy_of(self, source: Source) -> Copy:
         if not isinstance(source, TensorSource) or not self._accelerator.has(source.tensor):
@@ -128,9 +135,12 @@ class SideCopies:
     def start(self) -> None:
         self._starts = {device: self._accelerator.now(device) for device in self._noted}
         self._versions = self._versions_now()
+        self._probes = _probes(self._copied)
+        self._glances = self._glance()
 
     def finish(self) -> str | None:
         try:
+            self._wanted.wait(_GRACE)
             for device, noted in self._noted.items():
                 parts = (part_of(*one) for one in noted)
                 self._ends[device] = self._accelerator.copy(parts, device, self._starts[device])
@@ -138,6 +148,7 @@ class SideCopies:
             for end in self._ends.values():
                 self._accelerator.await_end(end)
             self._judge()
+            self.spoilt = self.spoilt or not _alike(self._glances)
         except BaseException:
             self.spoilt = True
             raise
@@ -152,6 +163,7 @@ class SideCopies:
         if not self._starts or self._over.is_set():
             return
         self._judge()
+        self._wanted.set()
         if self._accelerator.is_recorded():
             self._over.wait()  # a graph cannot wait for what is outside of it
             return
@@ -165,10 +177,29 @@ class SideCopies:
             if not self._judged:
                 self._judged = True
                 self.spoilt = self._versions_now() != self._versions
+                self._glances += self._glance()
                 self._copied.clear()
+                self._probes.clear()
+
+    def _glance(self) -> list[torch.Tensor]:
+        """A few elements as they are now, in few calls, for which nobody waits; nothing where it would be recorded."""
+        if not self._probes or self._accelerator.is_recorded():
+            return []
+        return [torch.stack(torch._foreach_norm(self._probes))]
 
     def _versions_now(self) -> list[int]:
         return [one._version for one in self._copied]
+
+
+def _probes(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The first elements of a few of them: whoever writes through ``.data``, which moves no counter, writes to many."""
+    fitting = [one for one in tensors if one.dtype in _PROBED and one.device == tensors[0].device]
+    return [one.detach().view(-1)[:_PROBE] for one in fitting[:: len(fitting) // _PROBES + 1] if one.numel()]
+
+
+def _alike(glances: list[torch.Tensor]) -> bool:
+    """Whether all saw the same; not a number is equal to itself here."""
+    return all(torch.equal(one.nan_to_num(), glances[0].nan_to_num()) for one in glances)
 
 
 _CHANGED = (
