@@ -70,7 +70,7 @@ class Checkpointer:
         self._limit = limit
         self._arena: Arena | None = None
         self._plans: dict[tuple[object, ...], Plan] = {}
-        self.steadiness = Steadiness()
+        self._steadiness = Steadiness()
         self._copies: Copies | None = None
         self._behind: Behind | None = None
         self._lost: deque[Failed] = deque()
@@ -89,6 +89,11 @@ class Checkpointer:
         room = checkpoints * _request_room(plan, items)
         self._make_room(self._ring(plan.size, room) or plan.size, room)
 
+    def expect(self, restored: Manifest) -> None:
+        """The state was read from a checkpoint: what is the same in the first save needs no other proof."""
+        digests = {record.digest for part in restored.parts for record in part.files.values()}
+        self._steadiness.expect(digests, _moment(restored))
+
     def hold(
         self, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft], *, begin: bool = False,
         behind: bool = False,
@@ -105,12 +110,14 @@ class Checkpointer:
         sources = {name: item.sources for name, item in items.items()}
         contents = [one.contents for one in checkpoints]
         plan = self._planned(sources, contents)
-        known = self.steadiness.look(plan, sources, _moment(checkpoints), urgent=any(one.urgent for one in checkpoints))
+        known = self._steadiness.look(
+            plan, sources, _moment(checkpoints[0].manifest), urgent=any(one.urgent for one in checkpoints)
+        )
         request = msgspec.json.encode(_request(plan, items, checkpoints, known))
         ring = self._ring(plan.size, len(request))
         if ring is not None:
             plan = self._planned(sources, contents, BLOCK_SIZE)
-            self.steadiness.look_at_none()
+            self._steadiness.look_at_none()
             request = msgspec.json.encode(_request(plan, items, checkpoints))
         offset = ring or plan.size
         arena = self._make_room(offset, len(request))
@@ -132,14 +139,14 @@ class Checkpointer:
 
     def _fill(self, held: Persist, plan: Plan, sources: Sources) -> None:
         assert self._arena is not None
-        reader, lying = self.writer if self.writer.begun else None, self.steadiness.lying()
+        reader, lying = self.writer if self.writer.begun else None, self._steadiness.lying()
         if self._copies is not None:
             copy_of = self._copies.copy_of
             fill(Filling(self._arena.view, None, held.piece), plan, sources, lying=lying, copy_of=copy_of)
             return
         if not held.streams:
             fill(Filling(self._arena.view, reader, held.piece), plan, sources, lying=lying)
-            self.steadiness.filled()
+            self._steadiness.filled()
             return
         filling = Filling(self._arena.view, reader, held.piece, held.ring)
         for number, _ in enumerate(held.names):
@@ -176,7 +183,7 @@ class Checkpointer:
         return self._lost.popleft() if self._lost else self._heard(self.writer.wait(timeout))
 
     def _heard(self, outcome: Outcome | None) -> Outcome | None:
-        return None if outcome is None else self.steadiness.hear(outcome)
+        return None if outcome is None else self._steadiness.hear(outcome)
 
     def _is_over(self, behind: Behind, timeout: float | None) -> bool:
         """Whether the device has copied all of it. Until then its thread alone speaks with the writer."""
@@ -184,7 +191,7 @@ class Checkpointer:
             return False
         self._behind = None
         if behind.obstacle is None:
-            self.steadiness.filled()
+            self._steadiness.filled()
         else:
             self.writer.abandon()
             self._lost += [
@@ -231,7 +238,7 @@ class Checkpointer:
                 self.writer.use(None)
                 self._arena.close()
                 self._arena = None
-            self.steadiness.lose()
+            self._steadiness.lose()
             self._arena = Arena(needed + _REQUEST_ROOM)
             self._arena.prefault(self.device.pinning() if self.device is not None else None)
             self.writer.use(self._arena)
@@ -245,10 +252,9 @@ def _request_room(plan: Plan, items: Mapping[str, ItemDraft]) -> int:
     )
 
 
-def _moment(checkpoints: Sequence[CheckpointDraft]) -> Hashable:
+def _moment(manifest: Manifest) -> Hashable:
     """When in training that is: the same only if nothing was trained since."""
-    progress = checkpoints[0].manifest.progress
-    return progress.batches, progress.step
+    return manifest.progress.batches, manifest.progress.step
 
 
 def _request(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 
 from holdfast.engine.catalog import Catalog
 from holdfast.engine.messages import CommitRequest, ShardRequest
-from holdfast.engine.sharing import Body, bodies
+from holdfast.engine.sharing import Body, Name, bodies
 from holdfast.errors import CorruptError, HoldfastError, StorageError
 from holdfast.format.digests import block_span, check_block
 from holdfast.format.manifest import Manifest
@@ -88,11 +88,15 @@ def fewest(found: Sequence[Body], going: Collection[str]) -> Body | None:
     """Which of the files with the same bytes is linked to, so that there are two of them for two or more checkpoints.
 
     None if the bytes have to be written. When the new checkpoint is committed, those that are ``going`` go: a file that
-    only they have is taken where another one is needed. Else it is the one that the fewest have, and of those the one
-    that the newest has not.
+    only they have is taken where another one is needed. Else no two checkpoints in a row have the same one, so that
+    damage to it leaves the one before to fall back on, and of the others it is the one that the fewest have.
     """
-    staying = [one for one in found if one.staying(going)]
+    staying = sorted((one for one in found if one.staying(going)), key=lambda one: _newest(one.staying(going)))
     if len(staying) > 1:
-        return min(staying, key=lambda one: (len(one.staying(going)), one.staying(going)[-1].entry.order))
+        return min(staying[:-1], key=lambda one: len(one.staying(going)))
     others = [one for one in found if one not in staying]
-    return max(others, key=lambda one: one.names[-1].entry.order, default=None)
+    return max(others, key=lambda one: _newest(one.names), default=None)
+
+
+def _newest(names: Sequence[Name]) -> tuple[int, int]:
+    return names[-1].entry.order

@@ -94,6 +94,6 @@ def _alone(copies: Iterable[list[Body]], going: Collection[str]) -> Iterator[str
 
 
 _ALONE = (
-    "{0} are left with one copy of {1} between them: the other one was in a checkpoint that is deleted. Damage to that "
+    "{0} are left with one copy of {1} between them: the other one was in one that is to go. Damage to that "
     "file is damage to all of them."
 )

@@ -379,7 +379,7 @@ class Saves:
             linked=outcome.linked, seconds=outcome.seconds, deleted=list(outcome.deleted), folder=outcome.folder,
             reason=list(reasons_of(firing)),
         )  # fmt: skip
-        self.advice.space(next(one for one in self.targets if one.folder == outcome.folder))
+        self.advice.space(next(one for one in self.targets if one.folder == outcome.folder), outcome.digests)
 
     def _note_failure(self, outcome: Failed, firing: Firing) -> None:
         for schedule, why in firing:

@@ -105,6 +105,9 @@ class TensorTarget:
         return _memory(self._staging) if self._staging is not None else self._remote or memoryview(bytearray())
 
     def _place(self) -> None:
+        if is_frozen(self._tensor):
+            # Else nobody would see that it is read into: a later save would take it for what it was.
+            torch.autograd.graph.increment_version(self._tensor)
         alike = self._tensor.dtype == _DTYPES[self.spec.dtype] and is_dense(self._tensor)
         if alike and self._tensor.numel() and device_memory.accelerator.has(self._tensor):
             self._remote = DeviceMemory.of(self._tensor)
