@@ -1,4 +1,4 @@
-"""Which frozen shards are known without being copied or digested: trusted late, never for ever, and doubted for good."""
+"""Which frozen shards are known without being copied or digested: trusted late, not for ever, doubted for good."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from holdfast.types import TensorSpec
 FILE = "model.safetensors"
 
 
+LARGE = TensorSpec("float32", (128, 128))
+
+
 @dataclass
 class Tensor:
     """A frozen source whose bytes, and what is seen of them, a test sets."""
 
-    spec: TensorSpec = TensorSpec("float32", (128, 128))
+    spec: TensorSpec = LARGE
     identity: Any = None
     frozen: bool = True
     version: Any = 0

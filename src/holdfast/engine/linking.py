@@ -25,7 +25,9 @@ class Links:
         self.catalog = Catalog(storage, outlines=True)
         self._storage = storage
         self._bad: set[Hashable] = set()
-        """Files that were found to hold other bytes: by the next save, the blocks that it reads may be good."""
+        """Files that were found to hold other bytes: the blocks that are read next time may be good."""
+        self._turns: dict[Hashable, int] = {}
+        """The block of each file that is read first next time."""
 
     def link(self, attempt: Try, commit: CommitRequest, shard: ShardRequest, notes: list[str]) -> FileRecord | None:
         """Gives ``attempt`` the file of ``shard`` by a link, if its bytes are known and some checkpoint has them.
@@ -52,11 +54,18 @@ class Links:
             entries = [one for one in self.catalog.list().entries if one.manifest.run == commit.manifest.run]
         except HoldfastError:
             return
-        for body in bodies(self._storage, entries):
+        there = bodies(self._storage, entries)
+        self._forget_others({one.status.body for one in there})
+        for body in there:
             fits = all((one.record.digest, one.record.size) == (shard.known, shard.size) for one in body.names)
             avoided = body.status.body in self._bad or any(one.entry.name in commit.avoid for one in body.names)
             if fits and not avoided and self._is_untouched(body):
                 yield body
+
+    def _forget_others(self, there: Collection[Hashable]) -> None:
+        """A long run deletes many files, and the system gives their numbers to new ones."""
+        self._bad.intersection_update(there)
+        self._turns = {body: turn for body, turn in self._turns.items() if body in there}
 
     def _is_untouched(self, body: Body) -> bool:
         """Whether it was last written to before the first of its checkpoints was complete."""
@@ -67,21 +76,25 @@ class Links:
             return False
 
     def _problem(self, body: Body, manifest: Manifest) -> str | None:
-        """What is wrong with the blocks that are looked at this time; None if nothing is."""
+        """What is wrong with the blocks whose turn it is; None if nothing is."""
         source = body.names[-1]
         count = len(source.record.blocks)
-        for number in range(min(_BLOCKS, count)):
-            index = (manifest.ordinal * _BLOCKS + number) % count
-            begin, end = block_span(source.record, index)
-            block = memoryview(bytearray(end - begin))
-            try:
-                self._storage.read_into(source.path, begin, [block])
-                check_block(source.record, index, [block], where=source.path)
-            except (CorruptError, StorageError) as error:
-                others = ", ".join(one.entry.name for one in body.names[:-1])
-                also = f" It is the same file in {others}." if others else ""
-                return f"{error}{also} It is not linked to; what it should hold is written again."
+        first = self._turns.get(body.status.body, manifest.attempt * manifest.ordinal)
+        self._turns[body.status.body] = first + _BLOCKS
+        try:
+            for number in range(first, first + min(_BLOCKS, count)):
+                self._check(source, number % count)
+        except (CorruptError, StorageError) as error:
+            others = ", ".join(one.entry.name for one in body.names[:-1])
+            also = f" It is the same file in {others}." if others else ""
+            return f"{error}{also} It is not linked to; what it should hold is written again."
         return None
+
+    def _check(self, source: Name, index: int) -> None:
+        begin, end = block_span(source.record, index)
+        block = memoryview(bytearray(end - begin))
+        self._storage.read_into(source.path, begin, [block])
+        check_block(source.record, index, [block], where=source.path)
 
 
 def fewest(found: Sequence[Body], going: Collection[str]) -> Body | None:

@@ -94,6 +94,6 @@ def _alone(copies: Iterable[list[Body]], going: Collection[str]) -> Iterator[str
 
 
 _ALONE = (
-    "{0} have one file {1} between them, and the only other copy goes with a checkpoint that is deleted: damage to it is "
-    "damage to all of them."
+    "{0} have one file {1} between them, and the only other copy goes with a checkpoint that is deleted: damage to it "
+    "is damage to all of them."
 )
