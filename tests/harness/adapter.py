@@ -41,18 +41,23 @@ def adapted(width: int = WIDTH) -> tuple[Adapted, torch.optim.Optimizer]:
 Act = Callable[[int, Adapted], object]
 
 
-def adapt(folder: str | Path, batches: int, act: Act = lambda *_: None, **options: Any) -> Adapted:
-    """Trains for so many batches, each of which is saved; ``act`` is called at the beginning of each, from 1."""
-    model, optimizer = adapted()
-    options = {"save": Every(batches=1), "keep": KeepLast(100)} | options
+def adapt(
+    folder: str | Path, batches: int, act: Act = lambda *_: None, made: Callable[[], Any] = adapted, **options: Any
+) -> Adapted:
+    """Trains for so many batches, each of which is saved; ``act`` is called at the beginning of each, from 1.
+
+    The save of the one before is durable then.
+    """
+    model, optimizer = made()
+    options = options if "savers" in options else {"save": Every(batches=1), "keep": KeepLast(100)} | options
     with Run(folder, {"model": model, "optimizer": optimizer}, **options) as run:
         for _ in run.epochs(1):
             for inputs in run.batches([torch.ones(2, WIDTH)] * batches):
+                run.wait()
                 act(run.progress.batch + 1, model)
                 model(inputs).square().mean().backward()
                 optimizer.step()
                 optimizer.zero_grad()
-                run.wait()
     return model
 
 
