@@ -226,6 +226,17 @@ def test_a_save_that_is_not_committed_teaches_nothing(trainer: Trainer, tensor: 
     assert [trainer.save() for _ in range(3)] == [NEITHER, NEITHER, BOTH]
 
 
+def test_a_whole_save_that_failed_is_not_tried_again_at_once(trainer: Trainer) -> None:
+    """On a disk that is almost full, those that link still find room."""
+    for _ in range(WHOLE_EVERY + 1):
+        trainer.save()
+    for _ in range(3):
+        assert trainer.save(committed=False) == NEITHER
+        trainer.steadiness.hear(Failed(ordinal=1, name="", folder="/run", message="no space"))
+        assert trainer.save() == BOTH
+    assert [trainer.save() for _ in range(2)] == [NEITHER, BOTH]
+
+
 def test_an_arena_that_does_not_hold_what_was_known_is_filled_anew(trainer: Trainer) -> None:
     """The writer has found out, and refused to commit it; a full disk is no reason to copy anything again."""
     for _ in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from holdfast import Every, KeepLast, Run
+from holdfast.run.saves import Held, Saves
 from tests.harness.history import History
 
 FROZEN = "model-2.safetensors"
@@ -66,3 +68,36 @@ def inodes(folder: str | Path, file: str = FROZEN) -> list[int]:
     found: dict[int, int] = {}
     paths = [Path(folder, name, file) for name in History(Path(folder)).checkpoints]
     return [found.setdefault(os.stat(path).st_ino, len(found)) for path in paths if path.exists()]
+
+
+# What trainer processes do.
+
+
+def train(folder: str, batches: int) -> None:
+    """Ends with a word on whether the weights are those of a run that was left alone."""
+    model = adapt(folder, batches)
+    twin, optimizer = adapted()
+    for _ in range(batches):
+        twin(torch.ones(2, WIDTH)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    same = all(map(torch.equal, model.parameters(), twin.parameters()))
+    print("exact" if same else "different", flush=True)
+
+
+def die_after_snapshot(folder: str, at: int) -> None:
+    """Dies when the snapshot of that save is with the writer, which is stopped and has not touched it."""
+    commit = Saves.commit
+
+    def committed(self: Saves, held: Held) -> bool:
+        writer = self.checkpointer.writer
+        if held.persist.ordinal == at:
+            print(f"writer {writer.pid}", flush=True)
+            os.kill(writer.pid, signal.SIGSTOP)
+        commit(self, held)
+        if held.persist.ordinal == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    Saves.commit = committed  # type: ignore[method-assign]  # in this process only
+    adapt(folder, at + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -337,6 +338,17 @@ def test_what_streams_through_a_small_arena_is_written_each_time(folder: Path) -
     adapt(folder, 4, made=large, arena="20 MiB")
     assert {line["linked"] for line in History(folder).events("saved")} == {0}
     History(folder).verify_all()
+
+
+def test_what_streamed_through_the_arena_is_not_what_lay_there(folder: Path, writer_fault: Any) -> None:
+    """A state that is too large for a while goes over all of it; where nothing can be linked, that would be written."""
+    writer_fault(action="error", function="link", errno=errno.EPERM, times=99)
+
+    def act(number: int, model: Adapted) -> None:
+        if number in (3, 4, 8, 9):
+            model.large = nn.Parameter(torch.zeros(6 << 20)) if number in (3, 8) else None
+
+    recorded(folder, 12, act, arena="20 MiB")
 
 
 def test_a_state_that_grows_takes_a_new_arena_and_loses_nothing(folder: Path, copies: list[int]) -> None:

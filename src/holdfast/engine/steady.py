@@ -57,6 +57,7 @@ class Steadiness:
         self._doubted: set[str] = set()
         self._taken: dict[str, _Taken] = {}
         self._moment: Hashable = None
+        self._whole = self._whole_failed = False
         self._resumed: tuple[frozenset[str], Hashable] = (frozenset(), None)
 
     def expect(self, digests: Collection[str], moment: Hashable) -> None:
@@ -67,12 +68,15 @@ class Steadiness:
         """A snapshot by ``plan`` begins: the digests of the files that are known, in all checkpoints made of it.
 
         Where the turn of one has come to be written again, it is that of all, so that the checkpoint is whole by
-        itself. What is ``urgent`` leaves that to the next.
+        itself. What is ``urgent`` leaves that to the next, and so does the save behind a whole one that has failed:
+        there may be no room for it.
         """
         self._moment = moment
         self._taken = {shard.file: self._look_at(shard, sources) for shard in plan.shards if shard.frozen}
         known = [one.known for one in self._taken.values() if one.known is not None]
-        if not urgent and any(one.saves >= WHOLE_EVERY - 1 for one in known):
+        late = urgent or self._whole_failed
+        self._whole_failed, self._whole = False, not late and any(one.saves >= WHOLE_EVERY - 1 for one in known)
+        if self._whole:
             self._taken = {file: _anew(one) for file, one in self._taken.items()}
         return {file: one.known.digest for file, one in self._taken.items() if one.known is not None}
 
@@ -109,6 +113,7 @@ class Steadiness:
     def hear(self, outcome: Outcome) -> Outcome:
         """Learns from what became of a checkpoint of the snapshot; with a note, if a trusted shard had changed."""
         if isinstance(outcome, Failed):
+            self._whole_failed = self._whole
             if outcome.again:
                 self._distrust()
             return outcome
