@@ -21,6 +21,7 @@ class Memory:
 
     spec: TensorSpec
     identity: Any = None
+    frozen: bool = False
 
 
 def test_each_item_with_tensors_becomes_one_shard():
@@ -171,3 +172,57 @@ def test_every_checkpoint_is_made_of_whole_files_and_holds_just_what_it_takes(co
         }
         assert stored | {name for name in wanted if name in tied} == wanted
         assert {tied[name] for name in wanted if name in tied} <= stored
+
+
+LARGE = TensorSpec("float32", (128, 128))
+"""As much as gets a file of its own."""
+
+
+def files_of(plan: Plan) -> dict[str, tuple[set[str], bool]]:
+    """What is in each file, and whether it is frozen."""
+    return {one.file: (set(one.layout.ranges), one.frozen) for one in plan.shards}
+
+
+def test_frozen_tensors_have_a_file_of_their_own():
+    """It can stay while the rest changes. It comes last, wherever they stand in the item."""
+    plan = make_plan({"model": {"base": Memory(LARGE, "a", frozen=True), "head": Memory(VECTOR, "b")}})
+    assert files_of(plan) == {"model.safetensors": ({"head"}, False), "model-2.safetensors": ({"base"}, True)}
+
+
+def test_an_item_that_is_frozen_as_a_whole_has_one_file():
+    """A teacher, or an average that is not trained."""
+    plan = make_plan({"teacher": {name: Memory(LARGE, name, frozen=True) for name in "ab"}})
+    assert files_of(plan) == {"teacher.safetensors": ({"a", "b"}, True)}
+
+
+def test_a_few_frozen_bytes_stay_with_the_others():
+    """A file more costs more than they do."""
+    plan = make_plan({"model": {"scale": Memory(VECTOR, "a", frozen=True), "head": Memory(LARGE, "b")}})
+    assert files_of(plan) == {"model.safetensors": ({"scale", "head"}, False)}
+
+
+def test_memory_that_is_trained_under_another_name_is_not_frozen():
+    """A frozen parameter may be tied to one that is not, in its item or in another."""
+    tied, other = Memory(LARGE, "a", frozen=True), Memory(LARGE, "b", frozen=True)
+    items = {"model": {"base": tied, "own": other}, "copy": {"base": Memory(LARGE, "a")}}
+    plan = make_plan(items)
+    assert files_of(plan) == {"model.safetensors": ({"base"}, False), "model-2.safetensors": ({"own"}, True)}
+    assert plan.aliases["copy"] == {"base": Alias("model", "base")}
+
+
+def test_a_signature_tells_what_is_frozen():
+    """Thawed, it is planned anew; which of a few bytes are frozen makes no difference."""
+
+    def of(spec: TensorSpec, frozen: bool) -> object:
+        return signature({"model": {"base": Memory(spec, "a", frozen), "head": Memory(LARGE, "b")}})
+
+    assert of(LARGE, True) != of(LARGE, False)
+    assert of(VECTOR, True) == of(VECTOR, False)
+
+
+def test_frozen_parts_of_several_checkpoints_are_files_of_each():
+    """Each checkpoint is still made of whole files."""
+    leaves = {"base": Memory(LARGE, "a", True), "deep": Memory(LARGE, "b", True), "head": Memory(LARGE, "c")}
+    plan = make_plan({"model": leaves}, [Everything(), Some({"model/base"})])
+    assert {frozenset(names) for names, _ in files_of(plan).values()} == {frozenset({one}) for one in leaves}
+    assert [held(plan, 1)[file] for file in held(plan, 1)] == [{"model/base"}]

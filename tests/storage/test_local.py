@@ -59,7 +59,8 @@ def trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.setattr(os, name, wrapper)
 
     spy("fsync", lambda descriptor: relative(os.readlink(f"/proc/self/fd/{descriptor}")))
-    spy("rename", lambda source, target: f"{relative(source)} -> {relative(target)}")
+    for name in ("rename", "link"):
+        spy(name, lambda source, target: f"{relative(source)} -> {relative(target)}")
     spy("mkdir", relative)
     return events
 
@@ -275,3 +276,64 @@ def test_more_files_are_reserved_than_may_be_open(storage: LocalStorage) -> None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert set(storage.list_files(NAME)) == {"manifest.json", *files}
+
+
+def source(storage: LocalStorage) -> str:
+    """The path of a shard of a committed checkpoint."""
+    attempt = storage.begin(f"{NAME}x", "7f3a")
+    attempt.write("a", blocks(b"weights"), 7)
+    attempt.commit(b"{}")
+    return f"{NAME}x/a"
+
+
+def test_a_linked_file_has_its_name_before_the_folder_is_synced(storage: LocalStorage, trace: list[str]) -> None:
+    """A power cut cannot show a checkpoint without it; its bytes were durable already."""
+    path = source(storage)
+    attempt = storage.begin(NAME, "7f3a")
+    trace.clear()
+    assert attempt.link(path, "a", 7)
+    attempt.commit(b"{}")
+    partial = f"run/{NAME}.partial-7f3a"
+    assert trace == [
+        f"link run/{path} -> {partial}/a",
+        f"fsync {partial}/manifest.json",
+        f"fsync {partial}",
+        f"rename {partial} -> run/{NAME}",
+        "fsync run",
+    ]
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOENT])
+def test_what_cannot_have_another_name_is_written(storage: LocalStorage, error: int) -> None:
+    """No hard links there, too many of this file, or it was deleted a moment ago: the try goes on."""
+    path = source(storage)
+    attempt = storage.begin(NAME, "7f3a")
+    with failing_call("link", error=error):
+        assert attempt.link(path, "a", 7) is False
+    attempt.write("a", blocks(b"weights"), 7)
+    attempt.commit(b"{}")
+    assert storage.status(f"{NAME}/a").names == 1
+
+
+def test_a_link_that_fails_ends_its_try(storage: LocalStorage) -> None:
+    """An I/O error in the folder may have lost the names of other files too."""
+    path = source(storage)
+    attempt = storage.begin(NAME, "7f3a")
+    with failing_call("link", error=errno.EIO), pytest.raises(StorageError, match="cannot link"):
+        attempt.link(path, "a", 7)
+    with pytest.raises(UsageError, match="has failed"):
+        attempt.commit(b"{}")
+
+
+def test_only_a_regular_file_is_linked(storage: LocalStorage, tmp_path: Path) -> None:
+    """A symbolic link in its place leads nowhere; one in the place of its folder is refused."""
+    path = source(storage)
+    (tmp_path / "secret").write_bytes(b"secrets")
+    Path(storage.root, path).unlink()
+    Path(storage.root, path).symlink_to(tmp_path / "secret")
+    attempt = storage.begin(NAME, "7f3a")
+    assert attempt.link(path, "a", 7) is False
+    assert storage.list_files(f"{NAME}.partial-7f3a") == {}
+    Path(storage.root, "elsewhere").symlink_to(tmp_path)
+    with pytest.raises(CorruptError, match="links are not followed"):
+        attempt.link("elsewhere/secret", "a", 7)

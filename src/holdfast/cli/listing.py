@@ -77,6 +77,7 @@ def _heading(found: Survey) -> Text:
     total = sum(one.size for one in found.entries)
     words = wording.count(len(found.entries), "checkpoint") if found.entries else "no checkpoint"
     words += f", {wording.size(total)}" if total else ""
+    words += f" ({wording.size(found.on_disk)} on disk, as they share files)" if found.on_disk < total else ""
     words += f" · {wording.count(len(found.attempts), 'attempt')}" if found.attempts else ""
     return Text.assemble(text(_shown(found.storage.root), "bold"), f"\n{words}", overflow="fold")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -50,12 +51,23 @@ def prune(
         raise UsageError('prune needs to know what stays: --keep "last 3", for example; or what goes: --abandoned.')
     found = survey(arguments.run_folder(run))
     verdicts = _plan(found, keep or [], abandoned)
+    _warn_of_last_copies(found.storage, [name for name, one in verdicts.items() if not one.kept])
     if not dry_run:
         verdicts = {name: one if one.kept else _deleted(found.storage, name, one) for name, one in verdicts.items()}
     if as_json:
         print_json([{"name": name, "kept": one.kept, "reason": one.reason} for name, one in verdicts.items()])
     else:
         print_all(console(), *_page(verdicts, dry_run))
+
+
+def _warn_of_last_copies(storage: LocalStorage, going: Sequence[str]) -> None:
+    """Checkpoints that stay, and that share a file of which the only other copy goes."""
+    from holdfast.engine.catalog import Catalog
+    from holdfast.engine.sharing import left_with_one
+    from holdfast.wording import printable
+
+    for text in left_with_one(Catalog(storage), going):
+        print(f"holdfast: {printable(text)}", file=sys.stderr)
 
 
 def _deleted(storage: LocalStorage, name: str, verdict: Verdict) -> Verdict:

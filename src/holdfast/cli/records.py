@@ -21,7 +21,7 @@ from holdfast.types import ItemRecord, Json
 
 SUMMARY = (
     "name", "path", "status", "resume", "abandoned", "foreign", "pinned", "run", "attempt", "ordinal",
-    "progress", "created", "reason", "size", "whole", "metrics", "error",
+    "progress", "created", "reason", "size", "shared", "whole", "metrics", "error",
 )  # fmt: skip
 """The keys of a checkpoint in `holdfast ls --json`."""
 
@@ -76,6 +76,7 @@ def summary(entry: Entry, survey: Survey) -> dict[str, Json]:
         "created": manifest.created,
         "reason": list(manifest.reason),
         "size": entry.size,
+        "shared": survey.shared_size(entry),
         "whole": entry.whole,
         "metrics": metrics(entry),
         "error": None,
@@ -111,7 +112,7 @@ def details(entry: Entry, survey: Survey, with_tensors: bool) -> dict[str, Json]
         "config": manifest.config,
         "learning_rates": manifest.learning_rates,
         "items": {name: _item(name, item, with_tensors) for name, item in manifest.items.items()},
-        "files": {name: _file(entry, name) for name in shard_files(manifest)},
+        "files": {name: _file(entry, name, survey) for name in shard_files(manifest)},
         "environment": manifest.environment,
         "attempts": [msgspec.to_builtins(one) for one in survey.attempts],
     }
@@ -150,6 +151,9 @@ def _item(name: str, item: ItemRecord, with_tensors: bool) -> dict[str, Json]:
     return record
 
 
-def _file(entry: Entry, name: str) -> dict[str, Json]:
+def _file(entry: Entry, name: str, survey: Survey) -> dict[str, Json]:
     record = shard_files(entry.manifest)[name]
-    return {"size": record.size, "digest": record.digest, "blocks": len(record.blocks), "block_size": record.block_size}
+    return {
+        "size": record.size, "digest": record.digest, "blocks": len(record.blocks), "block_size": record.block_size,
+        "shared_with": list(survey.shared.get(entry.name, {}).get(name, ())),
+    }  # fmt: skip

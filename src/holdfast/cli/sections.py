@@ -35,6 +35,7 @@ def sections(entry: Entry, found: Survey, width: int, with_tensors: bool) -> Ite
         yield from _tabled("tensors", _tensors(manifest.items), width)
     yield from _listed("aliases", [(alias, f"is {owner}") for alias, owner in records.aliases(entry)])
     yield from _tabled("files", _files(entry), width)
+    yield from _listed("shared files", [(file, f"also in {', '.join(them)}") for file, them in _shared(entry, found)])
     yield from _listed("environment", _known(records.plain(manifest.environment)))
     yield from _tabled("attempts", _attempts(found), width)
 
@@ -61,7 +62,9 @@ def _facts(entry: Entry, found: Survey) -> Iterator[tuple[str, object]]:
     yield "parent", manifest.parent.name if manifest.parent is not None else "none"
     for origin in manifest.origins:
         yield "began from", f"{origin.name} of run {origin.run} ({', '.join(origin.items)})"
-    yield "size", f"{wording.size(entry.size)} in {wording.count(len(shard_files(manifest)) + 1, 'file')}"
+    together = found.shared_size(entry)
+    also = f", {wording.size(together)} of it together with other checkpoints" if together else ""
+    yield "size", f"{wording.size(entry.size)} in {wording.count(len(shard_files(manifest)) + 1, 'file')}{also}"
     yield "manifest", f"format {manifest.format} · {manifest.digest}"
 
 
@@ -178,6 +181,11 @@ def _files(entry: Entry) -> list[Column]:
         column("blocks", [f"{len(one.blocks):,}" for _, one in rows], right=True, rank=1),
         column("digest", [one.digest for _, one in rows], elastic="ellipsis"),
     ]
+
+
+def _shared(entry: Entry, found: Survey) -> Iterable[tuple[str, list[str]]]:
+    """Files that are the same ones on disk as those of other checkpoints, and of which."""
+    return found.shared.get(entry.name, {}).items()
 
 
 def _attempts(found: Survey) -> list[Column]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from holdfast.engine.catalog import Broken, Catalog, Entry
+from holdfast.engine.catalog import Broken, Catalog, Entry, shard_files
 from holdfast.engine.lineage import find_abandoned, find_damaged, find_foreign, find_futile, resume_order
 from holdfast.engine.pins import pinned
 from holdfast.engine.run_folder import AttemptRecord, read_attempts, read_folders
+from holdfast.engine.sharing import Shared, bodies, shared
 from holdfast.errors import HoldfastError
 from holdfast.storage.local import LocalStorage
 
@@ -30,7 +31,8 @@ class Survey:
     ``abandoned`` ones were left behind by a rollback, ``foreign`` ones are of another run, ``damaged`` ones were found
     to be corrupt by a resume, ``futile`` ones were saved on an error that came again after one. ``resume`` is the name
     of the one that the next attempt continues from, if its bytes verify then; where that is in another folder of the
-    run, it is ``elsewhere``.
+    run, it is ``elsewhere``. ``shared`` tells which files are the same as those of which other checkpoints; so all of
+    them take up ``on_disk`` bytes, which may be less than the sum of their sizes.
     """
 
     storage: LocalStorage
@@ -44,6 +46,13 @@ class Survey:
     pinned: frozenset[str]
     resume: str | None
     elsewhere: Elsewhere | None = None
+    shared: Shared = field(default_factory=dict)
+    on_disk: int = 0
+
+    def shared_size(self, entry: Entry) -> int:
+        """Bytes of a checkpoint in files that others have too."""
+        files = shard_files(entry.manifest)
+        return sum(files[file].size for file in self.shared.get(entry.name, ()))
 
     @property
     def own(self) -> tuple[Entry, ...]:
@@ -64,13 +73,15 @@ def survey(storage: LocalStorage) -> Survey:
     home = folders[0][0]
     futile = find_futile(home, (one for _, entries in folders for one in entries), attempts)
     place, name = _next(folders, attempts, futile)
-    here = place is storage
+    here, files = place is storage, bodies(storage, listing.entries)
+    twice = sum((len(one.names) - 1) * one.status.size for one in files)
     return Survey(
         storage=storage, entries=listing.entries, broken=listing.broken, attempts=tuple(attempts),
         abandoned=find_abandoned(listing.entries, attempts), foreign=find_foreign(storage, listing.entries),
         damaged=find_damaged(storage, attempts),
         futile=futile, pinned=pinned(storage), resume=name if here else None,
         elsewhere=Elsewhere(name, place.root) if place is not None and not here else None,
+        shared=shared(files), on_disk=sum(one.size for one in listing.entries) - twice,
     )  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from holdfast.engine.catalog import Broken, Entry
     from holdfast.engine.place import Place
+    from holdfast.engine.verify import Whole
     from holdfast.storage.local import LocalStorage
 
 Tampering = Annotated[
@@ -27,11 +28,15 @@ Tampering = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How the check of one checkpoint ended."""
+    """How the check of one checkpoint ended.
+
+    ``shared`` are, by name, those of its files that others have too, with the names of those.
+    """
 
     name: str
     size: int
     error: HoldfastError | None
+    shared: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def verify(
@@ -57,12 +62,16 @@ def verify(
 def _verdicts(place: Place, tampering: bool) -> list[Verdict]:
     from holdfast.cli.progress import progress_bar
     from holdfast.cli.records import age_of
+    from holdfast.engine.sharing import bodies, shared
     from holdfast.engine.verify import bytes_to_read
 
     entries, broken = _claimed(place)
+    together = shared(bodies(place.storage, entries))
     verdicts = [Verdict(one.name, 0, one.error) for one in broken]
     with progress_bar("verifying", sum(map(bytes_to_read, entries))) as advance:
-        checked = [_verdict(place.storage, one, tampering, advance) for one in entries]
+        whole: Whole = set()
+        found = [(one, _error(place.storage, one, tampering, advance, whole)) for one in entries]
+    checked = [Verdict(one.name, one.size, error, together.get(one.name, {})) for one, error in found]
     if place.name is None:
         # A run under way deletes old checkpoints: one that went while it was being read is gone, not damaged.
         there = set(place.storage.list())
@@ -85,14 +94,16 @@ def _claimed(place: Place) -> tuple[Sequence[Entry], Sequence[Broken]]:
         return [], [Broken(place.name, error)]
 
 
-def _verdict(storage: LocalStorage, entry: Entry, tampering: bool, advance: Any) -> Verdict:
+def _error(
+    storage: LocalStorage, entry: Entry, tampering: bool, advance: Any, whole: Whole
+) -> HoldfastError | None:  # fmt: skip
     from holdfast.engine.verify import verify
 
     try:
-        verify(storage, entry, tampering=tampering, advance=advance)
+        verify(storage, entry, tampering=tampering, advance=advance, whole=whole)
     except HoldfastError as error:
-        return Verdict(entry.name, entry.size, error)
-    return Verdict(entry.name, entry.size, None)
+        return error
+    return None
 
 
 def _worst(verdicts: Sequence[Verdict]) -> HoldfastError | None:
@@ -117,11 +128,27 @@ def _record(storage: LocalStorage, verdicts: Sequence[Verdict]) -> dict[str, Any
         "folder": storage.root,
         "ok": worst is None,
         "checkpoints": [
-            {"name": one.name, "ok": one.error is None, "error": describe(one.error) if one.error else None}
+            {
+                "name": one.name,
+                "ok": one.error is None,
+                "error": describe(one.error) if one.error else None,
+                "shared": dict(one.shared),
+            }
             for one in verdicts
         ],
         "error": {"kind": worst.kind, "message": _summary(verdicts)} if worst is not None else None,
     }
+
+
+def _together(verdicts: Sequence[Verdict]) -> list[tuple[str, tuple[str, ...]]]:
+    """Each file that several checkpoints have, and which those are, oldest first."""
+    age = {one.name: number for number, one in enumerate(verdicts)}
+    found = (
+        (file, tuple(sorted((one.name, *others), key=lambda name: age.get(name, -1))))
+        for one in verdicts
+        for file, others in one.shared.items()
+    )
+    return list(dict.fromkeys(found))
 
 
 def _page(verdicts: Sequence[Verdict]) -> Iterator[RenderableType]:
@@ -134,4 +161,6 @@ def _page(verdicts: Sequence[Verdict]) -> Iterator[RenderableType]:
             yield broken_lines(Broken(one.name, one.error))
         else:
             yield marked("✓", "bold green", [text(f"{one.name}  {wording.size(one.size)}")])
+    for file, names in _together(verdicts):
+        yield text(f"{file} is one file on disk for {', '.join(names)}.", "dim")
     yield text(f"{_summary(verdicts)}.", "bold red" if _worst(verdicts) else "")

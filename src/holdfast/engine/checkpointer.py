@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import msgspec
 
@@ -14,6 +15,7 @@ from holdfast.engine.filling import Filling, fill
 from holdfast.engine.leaves import Source
 from holdfast.engine.messages import CommitRequest, Failed, Outcome, Persist, SaveRequest, ShardRequest
 from holdfast.engine.plan import Contents, Everything, Plan, Sources, align, make_plan, signature
+from holdfast.engine.steady import Steadiness
 from holdfast.engine.writer_handle import WriterHandle
 from holdfast.format.digests import BLOCK_SIZE
 from holdfast.format.manifest import Manifest
@@ -40,20 +42,26 @@ class ItemDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointDraft:
-    """A checkpoint to be made of a snapshot: all but its items and its files is in ``manifest``."""
+    """A checkpoint to be made of a snapshot: all but its items and its files is in ``manifest``.
+
+    See `CommitRequest`; an ``urgent`` one has no time for anything that the next could do as well.
+    """
 
     folder: str
     manifest: Manifest
     contents: Contents = field(default_factory=Everything)
     delete: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
     read_back: bool = False
+    urgent: bool = False
 
 
 class Checkpointer:
     """Takes snapshots into the arena and has the writer commit them, one at a time.
 
     The arena has at most ``limit`` bytes; a state that is larger, or for which memory is too short, streams through it.
-    With a `device` that can, tensors are copied into it behind training.
+    With a `device` that can, tensors are copied into it behind training; frozen ones may lie in it already, see
+    `Steadiness`.
     """
 
     def __init__(self, writer: WriterHandle, limit: int | None = None) -> None:
@@ -62,6 +70,7 @@ class Checkpointer:
         self._limit = limit
         self._arena: Arena | None = None
         self._plans: dict[tuple[object, ...], Plan] = {}
+        self._steadiness = Steadiness()
         self._copies: Copies | None = None
         self._behind: Behind | None = None
         self._lost: deque[Failed] = deque()
@@ -80,6 +89,11 @@ class Checkpointer:
         room = checkpoints * _request_room(plan, items)
         self._make_room(self._ring(plan.size, room) or plan.size, room)
 
+    def expect(self, restored: Manifest) -> None:
+        """The state was read from a checkpoint: what is the same in the first save needs no other proof."""
+        digests = {record.digest for part in restored.parts for record in part.files.values()}
+        self._steadiness.expect(digests, _moment(restored))
+
     def hold(
         self, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft], *, begin: bool = False,
         behind: bool = False,
@@ -96,10 +110,14 @@ class Checkpointer:
         sources = {name: item.sources for name, item in items.items()}
         contents = [one.contents for one in checkpoints]
         plan = self._planned(sources, contents)
-        request = msgspec.json.encode(_request(plan, items, checkpoints))
+        known = self._steadiness.look(
+            plan, sources, _moment(checkpoints[0].manifest), urgent=any(one.urgent for one in checkpoints)
+        )
+        request = msgspec.json.encode(_request(plan, items, checkpoints, known))
         ring = self._ring(plan.size, len(request))
         if ring is not None:
             plan = self._planned(sources, contents, BLOCK_SIZE)
+            self._steadiness.look_at_none()
             request = msgspec.json.encode(_request(plan, items, checkpoints))
         offset = ring or plan.size
         arena = self._make_room(offset, len(request))
@@ -121,12 +139,14 @@ class Checkpointer:
 
     def _fill(self, held: Persist, plan: Plan, sources: Sources) -> None:
         assert self._arena is not None
-        reader = self.writer if self.writer.begun else None
+        reader, lying = self.writer if self.writer.begun else None, self._steadiness.lying()
         if self._copies is not None:
-            fill(Filling(self._arena.view, None, held.piece), plan, sources, copy_of=self._copies.copy_of)
+            copy_of = self._copies.copy_of
+            fill(Filling(self._arena.view, None, held.piece), plan, sources, lying=lying, copy_of=copy_of)
             return
         if not held.streams:
-            fill(Filling(self._arena.view, reader, held.piece), plan, sources)
+            fill(Filling(self._arena.view, reader, held.piece), plan, sources, lying=lying)
+            self._steadiness.filled()
             return
         filling = Filling(self._arena.view, reader, held.piece, held.ring)
         for number, _ in enumerate(held.names):
@@ -154,20 +174,25 @@ class Checkpointer:
 
     def poll(self) -> Outcome | None:
         """The next outcome of the last save, once, when it is there: one for each of its checkpoints."""
-        return self.wait(0.0) if self._behind is not None or self._lost else self.writer.poll()
+        return self.wait(0.0) if self._behind is not None or self._lost else self._heard(self.writer.poll())
 
     def wait(self, timeout: float | None = None) -> Outcome | None:
         """Waits for the next outcome of the save under way; None if there is none."""
         if self._behind is not None and not self._is_over(self._behind, timeout):
             return None
-        return self._lost.popleft() if self._lost else self.writer.wait(timeout)
+        return self._lost.popleft() if self._lost else self._heard(self.writer.wait(timeout))
+
+    def _heard(self, outcome: Outcome | None) -> Outcome | None:
+        return None if outcome is None else self._steadiness.hear(outcome)
 
     def _is_over(self, behind: Behind, timeout: float | None) -> bool:
         """Whether the device has copied all of it. Until then its thread alone speaks with the writer."""
         if not behind.is_over(timeout):
             return False
         self._behind = None
-        if behind.obstacle is not None:
+        if behind.obstacle is None:
+            self._steadiness.filled()
+        else:
             self.writer.abandon()
             self._lost += [
                 Failed(ordinal=behind.held.ordinal, name=name, folder=folder, message=behind.obstacle, again=True)
@@ -213,6 +238,7 @@ class Checkpointer:
                 self.writer.use(None)
                 self._arena.close()
                 self._arena = None
+            self._steadiness.lose()
             self._arena = Arena(needed + _REQUEST_ROOM)
             self._arena.prefault(self.device.pinning() if self.device is not None else None)
             self.writer.use(self._arena)
@@ -226,8 +252,19 @@ def _request_room(plan: Plan, items: Mapping[str, ItemDraft]) -> int:
     )
 
 
-def _request(plan: Plan, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft]) -> SaveRequest:
-    shards = tuple(ShardRequest(one.file, one.offset, one.layout.size, one.padded_size) for one in plan.shards)
+def _moment(manifest: Manifest) -> Hashable:
+    """When in training that is: the same only if nothing was trained since."""
+    return manifest.progress.batches, manifest.progress.step
+
+
+def _request(
+    plan: Plan, items: Mapping[str, ItemDraft], checkpoints: Sequence[CheckpointDraft],
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> SaveRequest:  # fmt: skip
+    shards = tuple(
+        ShardRequest(one.file, one.offset, one.layout.size, one.padded_size, one.frozen, known.get(one.file, ""))
+        for one in plan.shards
+    )
     commits = tuple(_commit_request(plan, items, one, 1 << bit) for bit, one in enumerate(checkpoints))
     return SaveRequest(shards=shards, commits=commits)
 
@@ -239,6 +276,7 @@ def _commit_request(plan: Plan, items: Mapping[str, ItemDraft], draft: Checkpoin
         files=tuple(one.file for one in plan.shards if one.members & bit),
         manifest=msgspec.structs.replace(draft.manifest, items=records),
         delete=draft.delete,
+        avoid=draft.avoid,
         read_back=draft.read_back,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from holdfast.engine.behind import Copy
@@ -59,14 +59,15 @@ def copied_now(source: Source) -> Copy:
 
 def fill(
     filling: Filling, plan: Plan, sources: Sources, begin: int = 0, only: int = -1,
-    copy_of: Callable[[Source], Copy] = copied_now,
+    lying: Collection[str] = (), copy_of: Callable[[Source], Copy] = copied_now,
 ) -> None:  # fmt: skip
     """Copies the shards that belong to any of the checkpoints ``only``, a bit for each, to places after ``begin``.
 
-    How a tensor is copied, or that it is later, is for ``copy_of`` to say. Raises what a source raises.
+    Those of the files ``lying`` there already are left alone. How a tensor is copied, or that it is later, is for
+    ``copy_of`` to say. Raises what a source raises.
     """
     for shard in plan.shards:
-        if shard.members & only:
+        if shard.members & only and shard.file not in lying:
             start, leaves = begin + shard.offset, sources[shard.item]
             filling.put(start, start + len(shard.layout.header), _copier(memoryview(shard.layout.header)))
             for name, (first, last) in shard.layout.ranges.items():

@@ -12,7 +12,7 @@ class Source(Protocol):
     """A tensor to be saved.
 
     Tensors of equal ``identity`` are the same memory and are stored once; None says that it shares
-    its memory with no other.
+    its memory with no other. A ``frozen`` one is left as it is by training, by what it says of itself now.
     """
 
     @property
@@ -20,6 +20,16 @@ class Source(Protocol):
 
     @property
     def identity(self) -> Hashable | None: ...
+
+    @property
+    def frozen(self) -> bool: ...
+
+    def seen(self) -> Hashable:
+        """What can be seen of a frozen one without reading all of it: equal as long as nothing is seen to change it.
+
+        Of one that is not frozen, it equals nothing.
+        """
+        ...
 
     def copy_into(self, destination: memoryview, begin: int = 0) -> None:
         """Fills ``destination`` with the bytes from number ``begin`` on: of the elements in C order, little-endian.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import sys
@@ -20,26 +21,33 @@ _PIECES = 64
 
 
 class ShardRequest(msgspec.Struct, frozen=True):
-    """``size`` bytes at ``offset`` of the arena that become ``file``; whole blocks follow up to ``padded_size``."""
+    """``size`` bytes at ``offset`` of the arena that become ``file``; whole blocks follow up to ``padded_size``.
+
+    If it is ``frozen``, the trainer wants to hear its digest. If that is ``known``, it may be linked to a file that has
+    the same, and must not be written with another.
+    """
 
     file: str
     offset: int
     size: int
     padded_size: int
+    frozen: bool = False
+    known: str = ""
 
 
 class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint to be made of a snapshot: the shards ``files`` under ``manifest``, in ``folder``.
 
     ``manifest`` lacks only what depends on the bytes: file digests, its own, and a content hash in its label, where
-    ``{hash}`` stands for it. ``delete`` names the checkpoints that may go once this one is committed. With
-    ``read_back`` the medium is read before the commit.
+    ``{hash}`` stands for it. ``delete`` names the checkpoints that may go once this one is committed, ``avoid`` those
+    whose files are not linked to. With ``read_back`` the medium is read before the commit.
     """
 
     folder: str
     files: tuple[str, ...]
     manifest: Manifest
     delete: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
     read_back: bool = False
 
 
@@ -115,13 +123,18 @@ class Drained(msgspec.Struct, frozen=True, tag="drained"):
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
-    """The checkpoint is durable. ``notes`` tells what went wrong on the way without harm."""
+    """The checkpoint is durable. ``notes`` tells what went wrong on the way without harm.
+
+    Of its ``size`` bytes, ``linked`` are in files of other checkpoints. ``digests`` are those of its frozen files.
+    """
 
     ordinal: int
     name: str
     folder: str
     digest: str
     size: int
+    linked: int = 0
+    digests: dict[str, str] = {}
     seconds: float = 0.0
     deleted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -164,7 +177,8 @@ def shortened(message: Outcome) -> Outcome:
     """``message`` within what a datagram takes: names, notes and text beyond what anyone reads are left out."""
     notes = tuple(note[:500] for note in message.notes[:20])
     if isinstance(message, Committed):
-        return msgspec.structs.replace(message, notes=notes, deleted=message.deleted[:500])
+        digests = dict(itertools.islice(message.digests.items(), 50))
+        return msgspec.structs.replace(message, notes=notes, deleted=message.deleted[:500], digests=digests)
     return msgspec.structs.replace(message, notes=notes, message=message.message[:2000])
 
 

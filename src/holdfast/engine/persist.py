@@ -7,13 +7,16 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import msgspec
 
 from holdfast.engine.arrival import Arrived
 from holdfast.engine.holds import set_aside_unless_held
+from holdfast.engine.linking import Links
 from holdfast.engine.messages import CommitRequest, Committed, Failed, Outcome, ShardRequest
-from holdfast.errors import AlreadyExistsError, HoldfastError, StorageError
+from holdfast.engine.sharing import left_with_one
+from holdfast.errors import AlreadyExistsError, CorruptError, HoldfastError, StorageError
 from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_digest, content_hash
 from holdfast.format.manifest import MANIFEST_LIMIT, Manifest, check_digest, open_manifest, seal
 from holdfast.format.names import HASH, CheckpointName, unhashed
@@ -30,35 +33,55 @@ Persisting = Generator[None, None, Outcome]
 nothing of it is left. One that fails before that does not pause."""
 
 
-def persisting(storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals) -> Persisting:
+def persisting(
+    storage: LocalStorage, commit: CommitRequest, shards: Shards, removals: Removals, links: Links | None = None
+) -> Persisting:
     """Makes the checkpoint ``commit``, whole or not at all; never raises for what a storage can do wrong.
 
     What may go for it is out of the way then; giving back its space is added to ``removals``, so that nobody who waits
-    for this checkpoint waits for that too.
+    for this checkpoint waits for that too. ``links`` knows what was found out in the folder before.
 
     A device that reports an I/O error may have dropped the dirty pages, and a second fsync of the same
     file would then succeed without them: the bytes are written once more to a fresh try, and only once.
     """
     started = time.monotonic()
-    notes: list[str] = []
+    task = _Task(storage, commit, shards, links or Links(storage), removals)
     lost: str | None = None  # not the error itself: with its traceback it would hold on to the arena
     for last in (False, True):
         try:
-            manifest, size = yield from _commit(storage, commit, shards)
+            manifest, size, linked = yield from _commit(task)
         except AlreadyExistsError as error:
             if lost is not None:
                 # Ours, and visible, but its folder's fsync failed: a second one would succeed without saying anything.
-                return _timed(refused(commit, lost, notes), started)
-            return _timed(_committed_before(storage, commit, error, notes, removals), started)
+                return _timed(refused(commit, lost, task.notes), started)
+            return _timed(_committed_before(task, error), started)
+        except _OtherBytes as error:
+            return _timed(refused(commit, str(error), task.notes, again=True), started)
         except HoldfastError as error:
             again = not last and shards.arrival.repeatable
             if again and isinstance(error, StorageError) and error.errno == errno.EIO:
                 lost = str(error)
-                notes.append(f"{lost} Writing it once more to fresh files.")
+                task.notes.append(f"{lost} Writing it once more to fresh files.")
                 continue
-            return _timed(refused(commit, str(error), notes), started)
-        return _timed(_committed(storage, commit, manifest, size, notes, removals), started)
+            return _timed(refused(commit, str(error), task.notes), started)
+        return _timed(_committed(task, manifest, size, linked), started)
     raise AssertionError("the loop returns in its second round")
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A checkpoint to be made, and what was noted on the way."""
+
+    storage: LocalStorage
+    commit: CommitRequest
+    shards: Shards
+    links: Links
+    removals: Removals
+    notes: list[str] = field(default_factory=list)
+
+
+class _OtherBytes(CorruptError):
+    """A shard of the snapshot is not what it was known to be."""
 
 
 def _timed(outcome: Outcome, started: float) -> Outcome:
@@ -66,51 +89,66 @@ def _timed(outcome: Outcome, started: float) -> Outcome:
     return msgspec.structs.replace(outcome, seconds=time.monotonic() - started)
 
 
-def _committed(
-    storage: LocalStorage, commit: CommitRequest, manifest: Manifest, size: int, notes: list[str], removals: Removals
-) -> Committed:
+def _committed(task: _Task, manifest: Manifest, size: int, linked: int = 0) -> Committed:
     """Only now may others go for it."""
-    deleted = _set_aside(storage, commit.delete, notes, removals)
+    task.notes.extend(_left_with_one(task))
+    deleted = _set_aside(task)
     return Committed(
-        ordinal=manifest.ordinal, folder=commit.folder, name=str(manifest.name), digest=manifest.digest, size=size,
-        deleted=deleted, notes=tuple(notes),
+        ordinal=manifest.ordinal, folder=task.commit.folder, name=str(manifest.name), digest=manifest.digest, size=size,
+        linked=linked, digests=task.shards.frozen_digests(manifest), deleted=deleted, notes=tuple(task.notes),
     )  # fmt: skip
 
 
-def refused(commit: CommitRequest, message: str, notes: Iterable[str] = ()) -> Failed:
-    """The outcome of a commit that did not come about."""
+def _left_with_one(task: _Task) -> list[str]:
+    try:
+        return left_with_one(task.links.catalog, task.commit.delete)
+    except HoldfastError:
+        return []  # what cannot be listed now is not deleted either, and that is told
+
+
+def refused(commit: CommitRequest, message: str, notes: Iterable[str] = (), *, again: bool = False) -> Failed:
+    """The outcome of a commit that did not come about; with ``again``, one of the next boundary can."""
     manifest = commit.manifest
     return Failed(
         ordinal=manifest.ordinal,
         folder=commit.folder,
         name=unhashed(str(manifest.name)),
         message=message,
+        again=again,
         notes=tuple(notes),
     )
 
 
-def _commit(
-    storage: Storage, commit: CommitRequest, shards: Shards
-) -> Generator[None, None, tuple[Manifest, int]]:  # fmt: skip
+def _commit(task: _Task) -> Generator[None, None, tuple[Manifest, int, int]]:
+    """The manifest, how many bytes there are with it, and how many of them were linked."""
+    commit, shards = task.commit, task.shards
     # Unique for every try: a writer that died in the midst of this request left its own try behind.
     try_id = f"{commit.manifest.try_id}-{os.urandom(4).hex()}"
-    attempt = storage.begin(unhashed(str(commit.manifest.name)), try_id)
+    attempt = task.storage.begin(unhashed(str(commit.manifest.name)), try_id)
     try:
+        found = {file: task.links.link(attempt, commit, shards.request(file), task.notes) for file in commit.files}
+        linked = {file: record for file, record in found.items() if record is not None}
         for file in commit.files:
-            attempt.reserve(file, shards.size_of(file))
-        files = {file: shards.write(attempt, file) for file in commit.files}
+            if file not in linked:
+                attempt.reserve(file, shards.request(file).size)
+        files = {file: linked[file] if file in linked else shards.write(attempt, file) for file in commit.files}
         if commit.read_back:
             for file, record in files.items():
                 _read_back(attempt, file, record)
         yield
         hashed = _labelled(commit.manifest, content_hash(commit.manifest.items, files))
-        data = seal(msgspec.structs.replace(hashed, try_id=try_id, parts=(Part(rank=0, files=files),)))
+        whole = msgspec.structs.replace(hashed, try_id=try_id, parts=(Part(rank=0, files=files),))
+        data = seal(whole)
         attempt.commit(data, name=str(hashed.name), read_back=commit.read_back)
     except BaseException:
         attempt.abandon()
         raise
-    sealed = msgspec.structs.replace(hashed, digest=check_digest(data, where=str(hashed.name)))
-    return sealed, len(data) + sum(record.size for record in files.values())
+    sealed = msgspec.structs.replace(whole, digest=check_digest(data, where=str(hashed.name)))
+    return sealed, len(data) + _size(files.values()), _size(linked.values())
+
+
+def _size(records: Iterable[FileRecord]) -> int:
+    return sum(record.size for record in records)
 
 
 def _labelled(manifest: Manifest, content: str) -> Manifest:
@@ -127,8 +165,14 @@ class Shards:
         self._arena = arena
         self._records: dict[str, FileRecord] = {}
 
-    def size_of(self, file: str) -> int:
-        return self._shards[file].size
+    def request(self, file: str) -> ShardRequest:
+        """What was asked for of ``file``."""
+        return self._shards[file]
+
+    def frozen_digests(self, manifest: Manifest) -> dict[str, str]:
+        """Of the frozen files in ``manifest``, by name."""
+        files = {file: record for part in manifest.parts for file, record in part.files.items()}
+        return {file: one.digest for file, one in files.items() if file in self._shards and self._shards[file].frozen}
 
     def write(self, attempt: Try, file: str) -> FileRecord:
         """Writes ``file``, and digests it on the way if that was not done yet."""
@@ -138,6 +182,8 @@ class Shards:
             self._records[file] = self._write_digested(attempt, shard)
         else:
             attempt.write(file, self._blocks(shard), shard.size)
+        if shard.known not in ("", self._records[file].digest):
+            raise _OtherBytes(f"{file}: {_CHANGED}")
         return self._records[file]
 
     def _blocks(self, shard: ShardRequest) -> Iterator[memoryview]:
@@ -212,11 +258,9 @@ def _spoilt(file: str, what: str) -> StorageError:
     return StorageError(errno.EIO, f"{file}: read back from the medium, {what}. {advice}")
 
 
-def _committed_before(
-    storage: LocalStorage, commit: CommitRequest, error: AlreadyExistsError, notes: list[str], removals: Removals
-) -> Outcome:
+def _committed_before(task: _Task, error: AlreadyExistsError) -> Outcome:
     """A writer that died between its commit and its reply leaves the checkpoint that its successor is asked for."""
-    wanted = commit.manifest
+    wanted, storage = task.commit.manifest, task.storage
     try:
         name = _name_of(storage, wanted)
         data = storage.read(f"{name}/{MANIFEST_FILE}", limit=MANIFEST_LIMIT)
@@ -224,11 +268,10 @@ def _committed_before(
         # Its rename may have become visible without becoming durable.
         storage.sync()
     except HoldfastError as unreadable:
-        return refused(commit, str(unreadable), [*notes, str(error)])
+        return refused(task.commit, str(unreadable), [*task.notes, str(error)])
     if (found.run, found.attempt, found.ordinal) != (wanted.run, wanted.attempt, wanted.ordinal):
-        return refused(commit, str(error), notes)
-    size = len(data) + sum(record.size for part in found.parts for record in part.files.values())
-    return _committed(storage, commit, found, size, notes, removals)
+        return refused(task.commit, str(error), task.notes)
+    return _committed(task, found, len(data) + sum(_size(part.files.values()) for part in found.parts))
 
 
 def _name_of(storage: Storage, wanted: Manifest) -> str:
@@ -238,19 +281,23 @@ def _name_of(storage: Storage, wanted: Manifest) -> str:
     return next(same, str(wanted.name))
 
 
-def _set_aside(
-    storage: LocalStorage, names: tuple[str, ...], notes: list[str], removals: Removals
-) -> tuple[str, ...]:  # fmt: skip
+def _set_aside(task: _Task) -> tuple[str, ...]:
     """Those that could be set aside; one that a reader holds goes after a later save."""
     gone: list[str] = []
-    for name in names:
+    for name in task.commit.delete:
         try:
-            found = set_aside_unless_held(storage, name)
+            found = set_aside_unless_held(task.storage, name)
         except StorageError as error:
             found = f"could not delete {name}: {error}"
         if isinstance(found, str):
-            notes.append(found)
+            task.notes.append(found)
         else:
             gone.append(name)
-            removals.append(found)
+            task.removals.append(found)
     return tuple(gone)
+
+
+_CHANGED = (
+    "the snapshot holds other bytes of it than it was known to. Nothing of it is kept; the next save copies and reads "
+    "all of them."
+)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 from holdfast.engine.leaves import Source
+from holdfast.format.dtypes import nbytes
 from holdfast.format.safetensors import ALIGNMENT, Layout, layout
 from holdfast.types import Alias, Chunk, TensorRecord, TensorSpec
+
+_LEAST = 64 << 10
+"""Bytes of frozen tensors of an item for which a file of their own pays."""
 
 Sources = Mapping[str, Mapping[str, Source]]
 """Tensors by item and name."""
@@ -40,7 +45,8 @@ class Everything:
 class Shard:
     """One safetensors file of the tensors of an item, and the place of its image in the snapshot.
 
-    ``members`` has a bit for each checkpoint of the snapshot that the file belongs to.
+    ``members`` has a bit for each checkpoint of the snapshot that the file belongs to. A ``frozen`` one holds nothing
+    that training changes, by what the tensors say of themselves.
     """
 
     item: str
@@ -48,6 +54,7 @@ class Shard:
     layout: Layout
     offset: int
     members: int
+    frozen: bool = False
 
     @property
     def padded_size(self) -> int:
@@ -84,16 +91,17 @@ def make_plan(
     """Lays out ``sources`` for the ``checkpoints`` to be made of them, each shard at a multiple of ``spacing``.
 
     Tensors of an item that belong to the same checkpoints share a shard, so each checkpoint is made of whole shards and
-    bytes are in the arena once. Tied tensors are stored once, by the first name in the order of ``sources`` that is in
-    every checkpoint that the other names are in; the others are aliases of it.
+    bytes are in the arena once; those that are frozen, unless they are few, have one of their own. Tied tensors are
+    stored once, by the first name in the order of ``sources`` that is in every checkpoint that the other names are in;
+    the others are aliases of it.
     """
     members = {item: _members(item, leaves, checkpoints) for item, leaves in sources.items()}
-    stored, aliases = _split_aliases(sources, members)
+    stored, aliases = _split_aliases(sources, members, _standing(sources))
     shards: list[Shard] = []
     tensors: dict[str, dict[str, TensorRecord]] = {item: {} for item in sources}
     offset = 0
-    for item, file, group, specs in _shards(stored):
-        shard = Shard(item, file, layout(list(specs.items()), {"format": "pt"}), offset, group)
+    for item, file, (group, frozen), specs in _shards(stored):
+        shard = Shard(item, file, layout(list(specs.items()), {"format": "pt"}), offset, group, frozen)
         for name, spec in specs.items():
             tensors[item][name] = _whole(spec, file, *shard.layout.ranges[name])
         shards.append(shard)
@@ -110,12 +118,35 @@ def _members(item: str, leaves: Mapping[str, Source], checkpoints: Sequence[Cont
     return found
 
 
-Stored = dict[str, dict[int, dict[str, TensorSpec]]]
-"""Tensors that are written, by item, by the checkpoints that they belong to, and by name."""
+Standing = Mapping[str, frozenset[str]]
+"""By item, the names of the tensors that go into frozen shards."""
+
+
+def _standing(sources: Sources) -> Standing:
+    """Those of memory that has no name by which it is not frozen, in items where they are enough for a file."""
+    frozen = {item: [name for name, one in leaves.items() if one.frozen] for item, leaves in sources.items()}
+    if not any(frozen.values()):
+        return {}
+    moving = {one.identity for leaves in sources.values() for one in leaves.values() if not one.frozen} - {None}
+    found = {
+        item: frozenset(name for name in names if sources[item][name].identity not in moving)
+        for item, names in frozen.items()
+    }
+    return {item: names for item, names in found.items() if _total(sources[item], names) >= _LEAST}
+
+
+def _total(leaves: Mapping[str, Source], names: Iterable[str]) -> int:
+    return sum(nbytes(leaves[name].spec) for name in names)
+
+
+Group = tuple[int, bool]
+"""A bit for each checkpoint that tensors belong to, and whether they are frozen."""
+Stored = dict[str, dict[Group, dict[str, TensorSpec]]]
+"""Tensors that are written, by item, by group and by name."""
 
 
 def _split_aliases(
-    sources: Sources, members: Mapping[str, Mapping[str, int]]
+    sources: Sources, members: Mapping[str, Mapping[str, int]], standing: Standing
 ) -> tuple[Stored, dict[str, dict[str, Alias]]]:
     owners: dict[Hashable, list[tuple[Alias, int]]] = {}
     stored: Stored = {item: {} for item in sources}
@@ -128,7 +159,8 @@ def _split_aliases(
         if owner is not None:
             aliases[item][name] = owner
         elif its:
-            stored[item].setdefault(its, {})[name] = source.spec
+            group = its, name in standing.get(item, ())
+            stored[item].setdefault(group, {})[name] = source.spec
             names.append((Alias(item, name), its))
     return stored, aliases
 
@@ -139,15 +171,15 @@ def _widest_first(members: Mapping[str, Mapping[str, int]]) -> list[tuple[str, s
     return sorted(names, key=lambda name: -members[name[0]][name[1]].bit_count())
 
 
-def _shards(stored: Stored) -> Iterator[tuple[str, str, int, dict[str, TensorSpec]]]:
-    """Item, file, checkpoints and tensors of each shard. One shard for each item, unless some checkpoints leave out
-    parts of it.
+def _shards(stored: Stored) -> Iterator[tuple[str, str, Group, dict[str, TensorSpec]]]:
+    """Item, file, group and tensors of each shard. One shard for each item, unless some checkpoints leave out parts of
+    it, or parts are frozen: those come last.
     """
     taken = {f"{item}.safetensors" for item in stored}
     for item, groups in stored.items():
-        for index, (its, specs) in enumerate(groups.items()):
+        for index, group in enumerate(sorted(groups, key=itemgetter(1))):
             file = f"{item}.safetensors" if index == 0 else _free_name(item, taken)
-            yield item, file, its, specs
+            yield item, file, group, groups[group]
 
 
 def _free_name(item: str, taken: set[str]) -> str:
@@ -175,6 +207,7 @@ def signature(sources: Sources, checkpoints: Sequence[Contents] = (Everything(),
         tuple((item, *names) for item, names in sources.items()),
         tuple(source.spec for source in everything),
         tuple(its for one in members for its in one),
+        tuple(_standing(sources).items()),
         _ties([source.identity for source in everything]),
     )
 

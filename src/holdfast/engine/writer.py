@@ -21,6 +21,7 @@ import msgspec
 
 from holdfast.engine.arrival import Abandoned, Arriving, Heard
 from holdfast.engine.identity import read_identity
+from holdfast.engine.linking import Links
 from holdfast.engine.messages import (
     CommitRequest,
     Drained,
@@ -64,12 +65,13 @@ class Trainer:
 class _Checkpoint:
     """One of the checkpoints of a snapshot, in the making; ``outcome`` is None until it has come to its end."""
 
-    def __init__(self, commit: CommitRequest, shards: Shards) -> None:
+    def __init__(self, commit: CommitRequest, shards: Shards, links: dict[str, Links]) -> None:
         storage = LocalStorage(commit.folder)
         obstacle = _obstacle(storage, commit.manifest.run)
         self.removals: Removals = []
         self.outcome: Outcome | None = None if obstacle is None else refused(commit, obstacle)
-        self.making = persisting(storage, commit, shards, self.removals)
+        known = links.setdefault(commit.folder, Links(storage))
+        self.making = persisting(storage, commit, shards, self.removals, known)
 
     def go_on(self) -> None:
         """Writes all of it, or commits what is written."""
@@ -87,6 +89,7 @@ class Writer:
         self._connection = connection
         self._trainer = trainer
         self._arena: mmap.mmap | None = None
+        self._links: dict[str, Links] = {}
 
     def serve(self) -> None:
         """Works until it is told to stop, or the trainer is gone and all it had asked for is done."""
@@ -134,7 +137,7 @@ class Writer:
             try:
                 request = _read_request(arena[message.offset : message.offset + message.length], arrival)
                 shards = Shards(request.shards, arena, arrival)
-                making += [_Checkpoint(commit, shards) for commit in request.commits]
+                making += [_Checkpoint(commit, shards, self._links) for commit in request.commits]
                 self._make(making, arrival, message)
             except Abandoned as ended:
                 _log(f"{', '.join(message.names.values())} was taken back")

@@ -24,11 +24,13 @@ class Shortage:
     needed: int
 
 
-def shortage(policy: KeepPolicy, there: Sequence[Kept], free: int, ahead: int = AHEAD) -> Shortage | None:
+def shortage(
+    policy: KeepPolicy, there: Sequence[Kept], free: int, ahead: int = AHEAD, part: float = 1.0
+) -> Shortage | None:  # fmt: skip
     """Whether saves like the newest of ``there`` (oldest first) will need more than ``free`` bytes, by plan.
 
-    A checkpoint is committed before others go, so both are there for a moment. Pure: the policy is asked what it would
-    keep.
+    A checkpoint is committed before others go, so both are there for a moment. Each takes up that ``part`` of its size:
+    the rest is linked. Pure: the policy is asked what it would keep.
 
     >>> from holdfast.policies.keep_newest import KeepLast
     >>> shortage(KeepLast(3), [Kept(name="1", progress=Progress(step=10), size=100)], free=250)
@@ -38,7 +40,7 @@ def shortage(policy: KeepPolicy, there: Sequence[Kept], free: int, ahead: int = 
     # Each step looks at all of them: with very many there, fewer steps have to do.
     for saves in range(1, min(ahead, max(_LOOKS // max(len(there), 1), 2)) + 1):
         checkpoints.append(_next(checkpoints, saves))
-        needed = sum(one.size for one in checkpoints) - now
+        needed = round(part * (sum(one.size for one in checkpoints) - now))
         if needed > free:
             return Shortage(saves, needed)
         reasons: Mapping[str, str | None] = plan(policy, checkpoints, {checkpoints[-1].name: "newest"})

@@ -40,6 +40,10 @@ _CLOCK = (
 )
 
 
+_LINKED_FROM = 3
+"""The save, in the order of an attempt, that is the first to link what is frozen."""
+
+
 @dataclass(slots=True)
 class Advice:
     """Looks at the policies of all savers and at their folders, and says each thing once."""
@@ -112,13 +116,16 @@ class Advice:
                     text = _UNMATCHED.format(f"{item}/{pattern}", item, did_you_mean(pattern, tensors))
                     self.voice.warn("pattern", text, once=text)
 
-    def space(self, target: Target) -> None:
-        """A checkpoint was committed there: says that the disk will be full, before it is, after 1, 2, 4, 8 … saves."""
+    def space(self, target: Target, frozen: Collection[str]) -> None:
+        """A checkpoint was committed there: says that the disk will be full, before it is, after 1, 2, 4, 8 … saves.
+
+        Files of it that are ``frozen`` cannot be linked yet by the first two.
+        """
         count = self._commits[target.folder] = self._commits.get(target.folder, 0) + 1
         if count & (count - 1):
             return
         try:
-            shortage = target.shortage()
+            shortage = target.shortage(frozen if count < _LINKED_FROM else ())
         except HoldfastError:
             return
         if shortage is not None:

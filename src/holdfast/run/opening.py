@@ -159,6 +159,7 @@ class _Opening:
         manifest, stored = resumption.entry.manifest, resumption.stored
         remembered = match_remembered([one.key for one in saves.schedules], stored.savers)
         saves.start(resumption.progress, remembered, Parent(resumption.entry.name, manifest.digest))
+        saves.checkpointer.expect(manifest)
         ask_again(self._targets, remembered, resumption.entry.order)
 
     def _session(

@@ -269,6 +269,7 @@ class Saves:
         return CheckpointDraft(
             folder=target.folder, manifest=manifest, contents=contents,
             delete=self._may_go(target, coming(manifest, contents, contents.whole, content)),
+            avoid=tuple(sorted(target.uncounted)), urgent=self.urgent,
             read_back=any(one.saver.verify == "readback" for one, _ in firing),
         )  # fmt: skip
 
@@ -375,10 +376,10 @@ class Saves:
             self.ledger.newest = self.ledger.parent
         self.voice.note(
             "saved", outcome.name, name=outcome.name, ordinal=outcome.ordinal, step=step, bytes=outcome.size,
-            seconds=outcome.seconds, deleted=list(outcome.deleted), folder=outcome.folder,
+            linked=outcome.linked, seconds=outcome.seconds, deleted=list(outcome.deleted), folder=outcome.folder,
             reason=list(reasons_of(firing)),
         )  # fmt: skip
-        self.advice.space(next(one for one in self.targets if one.folder == outcome.folder))
+        self.advice.space(next(one for one in self.targets if one.folder == outcome.folder), outcome.digests)
 
     def _note_failure(self, outcome: Failed, firing: Firing) -> None:
         for schedule, why in firing:

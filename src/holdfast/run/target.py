@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import contextlib
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from holdfast.engine.catalog import Catalog
+from holdfast.engine.catalog import Catalog, Entry, shard_files
 from holdfast.engine.holds import held
 from holdfast.engine.pins import pinned
+from holdfast.engine.sharing import bodies, shared
+from holdfast.engine.steady import WHOLE_EVERY
+from holdfast.errors import NotFoundError
 from holdfast.format.names import is_debris
 from holdfast.policies.forecast import Shortage, is_foreseeable, shortage
 from holdfast.policies.keep import KeepPolicy, Kept, described, plan, protected, require_known
 from holdfast.policies.written import written
 from holdfast.run.saver import Saver
 from holdfast.run.schedule import Schedule
+from holdfast.storage.base import FileStatus
 from holdfast.storage.local import LocalStorage
 
 
@@ -51,18 +56,38 @@ class Target:
         stay = protected(checkpoints, held(self.storage), pinned(self.storage))
         return plan(_Savers(tuple(self.schedules)), checkpoints, stay)
 
-    def shortage(self) -> Shortage | None:
-        """Whether the disk is too small for what the keep policies here ask for, if saves go on as they do."""
+    def shortage(self, frozen: Collection[str] = ()) -> Shortage | None:
+        """Whether the disk is too small for what the keep policies here ask for, if saves go on as they do.
+
+        The ``frozen`` files of the newest checkpoint will be linked, also if none of them has been yet.
+        """
         entries = [one for one in self.catalog.list().entries if one.name not in self.uncounted]
         free = self.storage.free()
         if not entries or free is None or not all(_is_foreseeable(one.saver) for one in self.schedules):
             return None
-        return shortage(_Savers(tuple(self.schedules)), [described(one) for one in entries], free + self._going())
+        newest, linked = entries[-1], self._linked(entries, frozen)
+        part = 1.0 - linked / newest.size * (1.0 - 1.0 / WHOLE_EVERY)
+        # One that is whole again is there for a moment beside all others.
+        room = max(free + self._going() - linked, 0)
+        return shortage(_Savers(tuple(self.schedules)), [described(one) for one in entries], room, part=part)
+
+    def _linked(self, entries: Sequence[Entry], frozen: Collection[str]) -> int:
+        """Bytes of the newest checkpoint in files that others have too, or that others will have."""
+        newest = entries[-1]
+        files = {*frozen, *shared(bodies(self.storage, entries)).get(newest.name, ())}
+        return sum(record.size for file, record in shard_files(newest.manifest).items() if file in files)
 
     def _going(self) -> int:
-        """Bytes of what was deleted and is still being removed: they are free soon."""
-        debris = filter(is_debris, self.storage.list())
-        return sum(sum(self.storage.list_files(name).values()) for name in debris)
+        """Bytes of what was deleted and is still being removed: they are free soon, but for what others have too."""
+        debris = [name for name in self.storage.list() if is_debris(name)]
+        paths = [f"{name}/{file}" for name in debris for file in self.storage.list_files(name)]
+        return sum(one.size for one in map(self._status, paths) if one is not None and one.names == 1)
+
+    def _status(self, path: str) -> FileStatus | None:
+        """None if it is gone by now."""
+        with contextlib.suppress(NotFoundError):
+            return self.storage.status(path)
+        return None
 
     def holds(self, order: tuple[int, int]) -> bool:
         """Whether the checkpoint of that attempt and ordinal is here."""

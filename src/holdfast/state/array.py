@@ -36,6 +36,14 @@ class ArraySource:
         self.identity = _identity(array, self.spec)
         self._array = array
 
+    @property
+    def frozen(self) -> bool:
+        """Nobody can tell: an array has no version counter, and training may write into it at any time."""
+        return False
+
+    def seen(self) -> Hashable:
+        return object()
+
     def copy_into(self, destination: memoryview, begin: int = 0) -> None:
         """Straight copy; strides are resolved."""
         image: Array = np.frombuffer(destination, dtype=self._array.dtype)

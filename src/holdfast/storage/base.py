@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Protocol
+
+import msgspec
 
 from holdfast.storage.paths import is_debris
 
 Names = list[str]
+
+
+class FileStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to know of a file without reading it.
+
+    ``size`` in bytes; ``modified`` is when its bytes were last changed, comparable within one storage; ``body`` is
+    equal for names of one and the same file, whose bytes are there once, and ``names`` is how many it has.
+    """
+
+    size: int
+    modified: int
+    body: Hashable
+    names: int = 1
 
 
 class Appender(Protocol):
@@ -40,6 +55,15 @@ class Try(Protocol):
         """
         ...
 
+    def link(self, source: str, file: str, size: int) -> bool:
+        """Makes the new file ``file`` of ``size`` bytes the very one that is at ``source``, a path in the storage.
+
+        Nothing is written, and the bytes stay as long as one of the names does. False, and all is as before, where
+        ``source`` is not there (any more), is no regular file, or can have no further name.
+        Raises like `write` for ``file``; the commit measures it like what was written.
+        """
+        ...
+
     def reserve(self, file: str, size: int) -> None:
         """Sets ``size`` bytes aside for ``file``, which `write` fills: a full disk is known before the first byte.
 
@@ -48,7 +72,7 @@ class Try(Protocol):
         ...
 
     def read_back(self, file: str, *, block_size: int) -> Iterator[memoryview]:
-        """What the medium holds of ``file``, which this try has written: its bytes in order.
+        """What the medium holds of ``file``, which this try has written or linked: its bytes in order.
 
         Every block has ``block_size`` bytes, a multiple of 4096, except the last one; each is valid only until the next
         is asked for. The bytes come from the medium, past the page cache, where the file system takes that; elsewhere
@@ -108,6 +132,10 @@ class Storage(Protocol):
 
     def size(self, path: str) -> int:
         """The length in bytes. Raises `NotFoundError`; `CorruptError` for a link, a folder or a special file."""
+        ...
+
+    def status(self, path: str) -> FileStatus:
+        """What there is to know of a file without reading it. Raises like `size`."""
         ...
 
     def read(self, path: str, *, limit: int) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
 from holdfast.storage import platform
-from holdfast.storage.base import Names
+from holdfast.storage.base import FileStatus, Names
 from holdfast.storage.direct import FileWriter, write_file
 from holdfast.storage.failures import other_bytes, reported, wrong_size
 from holdfast.storage.medium import read_medium
@@ -28,6 +28,8 @@ from holdfast.storage.try_state import TryState, check_block_size, check_shard_n
 
 _MANIFEST_BLOCK = 1 << 20
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_NOT_LINKED = (*_NO_LINKS, errno.EXDEV, errno.ENOENT, errno.EACCES)
+"""This file can have no further name, or has gone. Its bytes can be written all the same."""
 
 
 class LocalStorage:
@@ -81,7 +83,13 @@ class LocalStorage:
 
     def size(self, path: str) -> int:
         """The length of a regular file."""
-        return _regular_size(self._locate(path))
+        return _regular(self._locate(path)).st_size
+
+    def status(self, path: str) -> FileStatus:
+        """What the file system says of a regular file."""
+        found = _regular(self._locate(path))
+        body = (found.st_dev, found.st_ino)
+        return FileStatus(size=found.st_size, modified=found.st_mtime_ns, body=body, names=found.st_nlink)
 
     def read(self, path: str, *, limit: int) -> bytes:
         """A whole file of at most ``limit`` bytes."""
@@ -95,7 +103,7 @@ class LocalStorage:
     def read_into(self, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
         """Fills the buffers from the file."""
         full = self._locate(path)
-        size = _regular_size(full)
+        size = _regular(full).st_size
         wanted = sum(buffer.nbytes for buffer in buffers)
         if offset + wanted > size:
             raise CorruptError(f"{full} ends after {size:,} bytes; {wanted:,} bytes at {offset:,} were expected in it")
@@ -235,6 +243,24 @@ class LocalTry:
                 writer.reserve(size)
             self._state.reserved.add(file)
 
+    def link(self, source: str, file: str, size: int) -> bool:
+        """Gives a shard of another checkpoint one more name, in this one; `commit` makes it durable."""
+        check_shard_name(file)
+        path, origin = self._locate(file), os.path.join(os.path.dirname(self.folder), *split_path(source))
+        with self._state.acting(), reported("link", path):
+            _require_folder(os.path.dirname(origin))
+            try:
+                os.link(origin, path, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _NOT_LINKED:
+                    return False
+                raise
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                os.unlink(path)
+                return False
+            self._state.wrote(file, size)
+        return True
+
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Writes one shard and makes it durable."""
         check_shard_name(file)
@@ -348,13 +374,13 @@ def _require_folder(path: str) -> None:
         raise CorruptError(f"{path} is {_described(mode)}; a folder was expected, and links are not followed")
 
 
-def _regular_size(path: str) -> int:
+def _regular(path: str) -> os.stat_result:
     with _reading(path):
         status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         found = _described(status.st_mode)
         raise CorruptError(f"{path} is {found}; a regular file was expected, and links are not followed")
-    return status.st_size
+    return status
 
 
 def _described(mode: int) -> str:
@@ -428,7 +454,7 @@ def _claim(path: str) -> None:
     try:
         os.close(os.open(path, platform.CREATE, 0o666))
     except FileExistsError:
-        if _regular_size(path):
+        if _regular(path).st_size:
             raise
 
 

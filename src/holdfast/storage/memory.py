@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
-from holdfast.storage.base import Names
+from holdfast.storage.base import FileStatus, Names
 from holdfast.storage.failures import other_bytes, reported, wrong_size
 from holdfast.storage.paths import MANIFEST_FILE, check_name, is_debris, partial_name, split_path
 from holdfast.storage.try_state import TryState, check_block_size, check_shard_name
@@ -57,6 +57,12 @@ class MemoryStorage:
     def size(self, path: str) -> int:
         """The length of a file."""
         return len(self._get(path))
+
+    def status(self, path: str) -> FileStatus:
+        """A file is the object that holds its bytes; it never changes."""
+        data = self._get(path)
+        names = sum(one is data for one in self.files.values())
+        return FileStatus(size=len(data), modified=0, body=id(data), names=names)
 
     def read(self, path: str, *, limit: int) -> bytes:
         """A whole file of at most ``limit`` bytes."""
@@ -166,6 +172,19 @@ class MemoryTry:
         check_shard_name(file)
         with self._state.acting():
             self._state.reserved.add(file)
+
+    def link(self, source: str, file: str, size: int) -> bool:
+        """Keeps the same bytes under one more name."""
+        check_shard_name(file)
+        split_path(source)
+        with self._state.acting(), self._storage.lock:
+            data = self._storage.files.get(source)
+            if data is None:
+                return False
+            self._storage.require_free(f"{self.partial}/{file}")
+            self._storage.files[f"{self.partial}/{file}"] = data
+            self._state.wrote(file, size)
+        return True
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         """Keeps one shard."""

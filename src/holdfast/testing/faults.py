@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.storage.base import Appender, Names, Storage, Try
+from holdfast.storage.base import Appender, FileStatus, Names, Storage, Try
 from holdfast.storage.failures import failure
 from holdfast.storage.paths import is_debris
 
@@ -20,7 +20,7 @@ from holdfast.storage.paths import is_debris
 class Fault:
     """Strikes at the ``call``-th call of ``verb``, counted from 1, and at the ``times - 1`` calls after it.
 
-    Verbs are the methods of `Storage`, and ``write``, ``read_back``, ``commit`` and ``abandon`` of its tries;
+    Verbs are the methods of `Storage`, and ``link``, ``write``, ``read_back``, ``commit`` and ``abandon`` of its tries;
     ``extend`` is the ``write`` of its appenders.
     """
 
@@ -188,6 +188,10 @@ The file system is full: free some space, or keep fewer checkpoints.
         with self.at("size"):
             return self._storage.size(path)
 
+    def status(self, path: str) -> FileStatus:
+        with self.at("status"):
+            return self._storage.status(path)
+
     def read(self, path: str, *, limit: int) -> bytes:
         with self.at("read"):
             return self._storage.read(path, limit=limit)
@@ -243,6 +247,10 @@ class FaultyTry:
     def reserve(self, file: str, size: int) -> None:
         with self._storage.at("reserve"):
             self._inner.reserve(file, size)
+
+    def link(self, source: str, file: str, size: int) -> bool:
+        with self._storage.at("link"):
+            return self._inner.link(source, file, size)
 
     def write(self, file: str, blocks: Iterable[memoryview], size: int) -> None:
         with self._storage.at("write") as due:

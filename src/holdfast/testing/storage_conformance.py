@@ -90,7 +90,7 @@ class StorageConformance:
         for path in ("holdfast.json", f"{NAME}/manifest.json"):
             self.raw_write(storage, path, b"content")
             assert storage.read(path, limit=7) == b"content"
-            assert storage.size(path) == 7
+            assert storage.size(path) == storage.status(path).size == 7
 
     def test_read_refuses_more_than_the_limit(self, storage: Storage) -> None:
         """A file larger than the limit is refused instead of filling the memory."""
@@ -102,7 +102,9 @@ class StorageConformance:
     def test_what_is_missing_is_not_found(self, storage: Storage, path: str) -> None:
         """Reading what is not there is a NotFoundError that names it, with errno set."""
         self.raw_write(storage, f"{NAME}/manifest.json", b"{}")
-        for read in (lambda: storage.size(path), lambda: storage.read(path, limit=9)):
+        for read in (
+            lambda: storage.size(path), lambda: storage.status(path), lambda: storage.read(path, limit=9)
+        ):  # fmt: skip
             with pytest.raises(NotFoundError, match=path) as caught:
                 read()
             assert caught.value.errno == errno.ENOENT
@@ -294,6 +296,65 @@ class StorageConformance:
         with pytest.raises(UsageError, match=r"manifest\.json"):
             storage.begin(NAME, "7f3a").write("manifest.json", blocks(b"{}"), 2)
 
+    # ---- linking
+
+    def test_a_linked_file_is_the_file_of_another_checkpoint(self, storage: Storage) -> None:
+        """Its bytes are there once, and stay when the other checkpoint goes; a storage without links says so."""
+        other = NAME + "x"
+        self.committed(storage, other)
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.write("y", blocks(b"own"), 3)
+        if not attempt.link(f"{other}/model.safetensors", "x", 7):
+            attempt.write("x", blocks(b"weights"), 7)
+            attempt.commit(b"{}")
+            assert self.raw_read(storage, f"{NAME}/x") == b"weights"
+            return
+        assert read_back(attempt) == b"weights"
+        attempt.commit(b"{}")
+        linked, source, own = (storage.status(p) for p in (f"{NAME}/x", f"{other}/model.safetensors", f"{NAME}/y"))
+        assert (linked.body == source.body, linked.names, source.names) == (True, 2, 2)
+        assert (own.body == linked.body, own.names) == (False, 1)
+        storage.delete(other)
+        assert self.raw_read(storage, f"{NAME}/x") == b"weights"
+        assert storage.status(f"{NAME}/x").names == 1
+
+    def test_what_is_gone_is_not_linked(self, storage: Storage) -> None:
+        """Somebody may have deleted it meanwhile: it is written instead, by the same try."""
+        attempt = storage.begin(NAME, "7f3a")
+        assert attempt.link(f"{NAME}x/model.safetensors", "x", 7) is False
+        attempt.write("x", blocks(b"weights"), 7)
+        attempt.commit(b"{}")
+        assert self.raw_read(storage, f"{NAME}/x") == b"weights"
+
+    def test_a_linked_file_of_another_size_is_not_committed(self, storage: Storage) -> None:
+        """It is measured like what was written."""
+        self.committed(storage, NAME + "x", b"weigh")
+        attempt = storage.begin(NAME, "7f3a")
+        if attempt.link(f"{NAME}x/model.safetensors", "x", 7):
+            with pytest.raises(StorageError, match="x holds 5 bytes, 7 were written"):
+                attempt.commit(b"{}")
+
+    def test_an_abandoned_try_leaves_what_it_linked(self, storage: Storage) -> None:
+        """Only its own name of it goes."""
+        self.committed(storage, NAME + "x")
+        attempt = storage.begin(NAME, "7f3a")
+        attempt.link(f"{NAME}x/model.safetensors", "x", 7)
+        attempt.abandon()
+        assert self.raw_names(storage) == {NAME + "x"}
+        assert self.raw_read(storage, f"{NAME}x/model.safetensors") == b"weights"
+
+    def test_only_a_free_name_of_a_shard_is_linked_to(self, storage: Storage) -> None:
+        """Neither the manifest nor what was written is replaced, and nothing outside is linked."""
+        self.committed(storage, NAME + "x")
+        source = f"{NAME}x/model.safetensors"
+        for origin, name in [(source, "manifest.json"), (source, "../x"), ("../secret", "x"), ("/etc/passwd", "x")]:
+            with pytest.raises(UsageError):
+                storage.begin(NAME, name.strip("./") + str(len(origin))).link(origin, name, 7)
+        attempt = written(storage, b"own")
+        with pytest.raises(AlreadyExistsError, match="x"):
+            attempt.link(source, "x", 7)
+        assert self.raw_read(storage, f"{_PARTIAL}/x") == b"own"
+
     def test_an_abandoned_try_leaves_nothing(self, storage: Storage) -> None:
         """Abandoning removes what was written, may be repeated, and ends the try."""
         attempt = storage.begin(NAME, "7f3a")
@@ -464,6 +525,7 @@ class StorageConformance:
         """No verb takes a path that is not one or two plain components."""
         for verb in (
             lambda: storage.size(path),
+            lambda: storage.status(path),
             lambda: storage.read(path, limit=1),
             lambda: storage.read_into(path, 0, []),
             lambda: storage.create(path, b""),

@@ -13,6 +13,7 @@ from holdfast.errors import UnsafeValueError, UnsupportedFormatError
 from holdfast.format.dtypes import DTYPES
 from holdfast.state.torch import device_memory
 from holdfast.state.torch.device_memory import DeviceMemory
+from holdfast.state.torch.frozen import is_frozen, seen
 from holdfast.types import TensorSpec
 
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
@@ -33,12 +34,20 @@ _SMALL = 16 << 10
 class TensorSource:
     """A torch tensor to be saved, by reference: its bytes are those at the time of `copy_into`."""
 
-    __slots__ = ("identity", "spec", "tensor")
+    __slots__ = ("_frozen", "identity", "spec", "tensor")
 
     def __init__(self, tensor: torch.Tensor, path: str) -> None:
         self.tensor = plain(tensor, path)
         self.spec = spec_of(self.tensor, path)
         self.identity = _identity(self.tensor, self.spec)
+        self._frozen = tensor if is_frozen(tensor) else None
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen is not None
+
+    def seen(self) -> Hashable:
+        return object() if self._frozen is None else seen(self._frozen, self.tensor)
 
     def copy_into(self, destination: memoryview, begin: int = 0) -> None:
         """Straight copy at the speed of the memory; strides, broadcasting and lazy conjugation are resolved."""
@@ -102,6 +111,9 @@ class TensorTarget:
         return _memory(self._staging) if self._staging is not None else self._remote or memoryview(bytearray())
 
     def _place(self) -> None:
+        if is_frozen(self._tensor):
+            # Else nobody would see that it is read into: a later save would take it for what it was.
+            torch.autograd.graph.increment_version(self._tensor)
         alike = self._tensor.dtype == _DTYPES[self.spec.dtype] and is_dense(self._tensor)
         if alike and self._tensor.numel() and device_memory.accelerator.has(self._tensor):
             if not self._tensor.is_inference():

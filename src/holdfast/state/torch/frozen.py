@@ -1,0 +1,84 @@
+"""Parameters that training leaves as they are, and what can be seen of that without reading all of them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_PLACES = 8
+_BYTES = 16
+"""Bytes that are looked at in each of so many places, spread over a tensor."""
+
+
+def is_frozen(tensor: torch.Tensor) -> bool:
+    """Whether it is a parameter that has no gradient and gets none, so that no optimizer changes it."""
+    kind = type(tensor)
+    if kind is torch.nn.Parameter:
+        return _stands_still(tensor)
+    if not issubclass(kind, torch.nn.Parameter):
+        return False
+    with torch._C.DisableTorchFunctionSubclass():
+        return _stands_still(tensor)
+
+
+def _stands_still(parameter: torch.Tensor) -> bool:
+    # One that was made in inference mode has no version counter.
+    return not parameter.requires_grad and parameter.grad is None and not parameter.is_inference()
+
+
+def seen(parameter: torch.Tensor, tensor: torch.Tensor) -> Hashable:
+    """What can be seen of a frozen ``parameter``, of which ``tensor`` is the memory: equal while nothing changes it.
+
+    Writes through ``.data``, and through arrays that share the memory, move no version counter: on the CPU, a few bytes
+    are looked at too. Those of a device are not, for it would have to come to this moment first.
+    """
+    # Its memory could be given back, and come again for other values at the same address: a weak reference tells.
+    storage = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+    bytes_seen = _probed(tensor) if tensor.is_cpu else None
+    place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg())
+    return (storage, *place, tensor._version, _steps.of(parameter), bytes_seen)
+
+
+def _probed(tensor: torch.Tensor) -> bytes:
+    """Some bytes of the memory between the first element and the last."""
+    span = tensor.element_size() * (1 + sum(map(_reach, tensor.shape, tensor.stride()))) if tensor.numel() else 0
+    size = min(_BYTES, span)
+    step = max((span - size) // (_PLACES - 1), 1)
+    start = tensor.data_ptr()
+    return b"".join([ctypes.string_at(start + at, size) for at in range(0, span - size + 1, step)]) if span else b""
+
+
+def _reach(size: int, stride: int) -> int:
+    return (size - 1) * stride
+
+
+class _Steps:
+    """Counts the steps that had a gradient for a parameter: fused optimizers move no version counter.
+
+    One may be thawed after a save, trained, and be frozen again before the next.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._hook: Any = None
+
+    def of(self, parameter: torch.Tensor) -> int:
+        """Those since it was first asked for this parameter."""
+        if self._hook is None:
+            # Of all optimizers of the process: one that the run does not know may have the same parameters.
+            self._hook = register_optimizer_step_post_hook(self._count)
+        return self._counts.setdefault(id(parameter), 0)
+
+    def _count(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for one in group["params"]:
+                if id(one) in self._counts and one.grad is not None:
+                    self._counts[id(one)] += 1
+
+
+_steps = _Steps()
