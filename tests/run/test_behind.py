@@ -339,6 +339,26 @@ def test_the_writer_dies_while_the_device_copies(folder: Path, monkeypatch: pyte
     assert History(folder).debris == []
 
 
+def test_a_fork_steps_while_the_device_copies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no thread that copies, and waits for none."""
+    monkeypatch.setattr(side_copies, "Cuda", lambda: LateDevice(delay=0.5))
+    job, ended = Job("cpu"), list[int]()
+
+    def each(job: Job) -> None:
+        if run._session.saves.checkpointer._behind is not None and not ended:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                job.optimizer.step()
+                os._exit(0)
+            ended.append(os.waitpid(child, 0)[1])
+
+    with Run(folder, job.state, save=Every(batches=1), keep=KeepAll()) as run:
+        job.fit(run, each=each)
+    assert ended == [0]
+    assert assert_exact(folder, job) >= 2
+
+
 KILLED = """
     import os, signal, sys
     from holdfast import Every, KeepAll, Run

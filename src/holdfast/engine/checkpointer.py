@@ -128,8 +128,8 @@ class Checkpointer:
             self.writer.begin(held)
         # Memory that is not pinned (yet) would be copied into at a fraction of the speed, and not by the device alone.
         aside = self.device if behind and arena.pinned and not held.streams else None
-        self._copies = None if aside is None else aside.copies()
         try:
+            self._copies = None if aside is None else aside.copies()
             self._fill(held, plan, sources)
         except BaseException:
             self._copies = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -90,6 +91,7 @@ class SideCopies:
 
     def __init__(self, accelerator: Accelerator, watched: Iterable[torch.Tensor]) -> None:
         self.spoilt = False
+        self._process = os.getpid()
         self._accelerator = accelerator
         self._watched = {id(one) for one in watched}
         self._noted: dict[torch.device, list[Noted]] = {}
@@ -160,7 +162,8 @@ class SideCopies:
 
     def guard(self) -> None:
         """Called before an optimizer steps, in whatever thread it does: the device does the step after the copies."""
-        if not self._starts or self._over.is_set():
+        # A fork has no thread that could end what its steps would wait for.
+        if not self._starts or self._over.is_set() or os.getpid() != self._process:
             return
         self._judge()
         self._wanted.set()
