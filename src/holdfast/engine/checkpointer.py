@@ -110,8 +110,8 @@ class Checkpointer:
             self.writer.begin(held)
         # Memory that is not pinned (yet) would be copied into at a fraction of the speed, and not by the device alone.
         aside = self.device if behind and arena.pinned and not held.streams else None
-        self._copies = None if aside is None else aside.copies()
         try:
+            self._copies = None if aside is None else aside.copies()
             self._fill(held, plan, sources)
         except BaseException:
             self._copies = None
@@ -140,11 +140,10 @@ class Checkpointer:
         """
         if not self.writer.begun:
             self.writer.begin(held)
-        copies, self._copies = self._copies, None
-        if copies is None:
+        if self._copies is None:
             self._complete(held)
         else:
-            self._behind = Behind(held, copies, self._complete)
+            self._behind, self._copies = Behind(held, self._copies, self._complete), None
             self._behind.start()
 
     def _complete(self, held: Persist) -> None:
