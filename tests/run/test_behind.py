@@ -184,6 +184,19 @@ def _load_checkpoint(job: Job) -> None:
         newest.load_into(optimizer=job.optimizer)
 
 
+def _negate_unseen(job: Job) -> None:
+    """Which leaves their norm as it is."""
+    for parameter in job.model.parameters():
+        parameter.data.neg_()
+
+
+def _nudge_unseen(job: Job) -> None:
+    """By the last bit of one element of each."""
+    for parameter in job.model.parameters():
+        first = parameter.data.view(-1)[:1]
+        first.copy_(torch.nextafter(first, torch.ones_like(first)))
+
+
 def _step_unknown(job: Job) -> None:
     """An optimizer that the run has never heard of."""
     job.model(job.inputs).square().mean().backward()
@@ -194,7 +207,10 @@ def _swap(job: Job) -> None:
     job.model[0].weight.data = job.model[0].weight.data * 2
 
 
-CHANGES = [_load, _load_checkpoint, _write, _write_in_a_thread, _write_unseen, _step_unknown, _swap]
+CHANGES = [
+    _load, _load_checkpoint, _write, _write_in_a_thread, _write_unseen, _negate_unseen, _nudge_unseen, _step_unknown,
+    _swap,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", CHANGES)

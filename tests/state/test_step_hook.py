@@ -7,7 +7,7 @@ import weakref
 
 import torch
 
-from holdfast.state.torch.step_hook import before_any_step
+from holdfast.state.torch.step_hook import StepHook
 
 
 class Listener:
@@ -23,20 +23,20 @@ class Listener:
 def test_every_optimizer_is_heard_of_until_the_hook_is_removed() -> None:
     """Also one that was made later."""
     listener = Listener()
-    handle = before_any_step(listener.hear)
+    hook = StepHook(listener.hear)
     optimizer = torch.optim.SGD([torch.zeros(2, requires_grad=True)], 0.1)
     optimizer.step()
-    handle.remove()
+    hook.remove()
     optimizer.step()
     assert listener.heard == [optimizer]
 
 
 def test_a_listener_that_nobody_has_any_more_is_let_go() -> None:
-    """What torch keeps for ever is only the hook, which then does nothing."""
+    """What torch keeps for ever is only its own hook, which then does nothing."""
     listener = Listener()
-    handle, there = before_any_step(listener.hear), weakref.ref(listener)
+    hook, there = StepHook(listener.hear), weakref.ref(listener)
     del listener
     gc.collect()
     assert there() is None
     torch.optim.SGD([torch.zeros(2, requires_grad=True)], 0.1).step()
-    handle.remove()
+    hook.remove()

@@ -57,30 +57,38 @@ class Behind:
 
     def __init__(self, held: Persist, copies: Copies, complete: Callable[[Persist], None]) -> None:
         self.held = held
-        self.obstacle: str | None = None
+        self.obstacle: str | None = "it was interrupted."
         self._copies, self._complete = copies, complete
-        self._thread: threading.Thread | None = threading.Thread(target=self._finish, name="holdfast-behind")
+        self._thread = threading.Thread(target=self._finish, name="holdfast-behind")
+        self._taken = threading.Lock()
+        self._over = threading.Event()
+        self._over.set()  # until it is started there is nothing to wait for
 
     def start(self) -> None:
-        """From here on training may change what is not copied yet."""
-        assert self._thread is not None
-        self._copies.start()
+        """From here on training may change what is not copied yet. What is raised here leaves nobody waiting."""
         try:
+            self._over.clear()
+            self._copies.start()
             self._thread.start()
-        except RuntimeError:  # no more threads are allowed: whoever waited for this one would wait for ever
-            self._thread = None
-            self._finish()
+        except BaseException as error:  # such as a lack of memory, or of threads: all is copied now instead
+            self._finish(error)
+            if not isinstance(error, Exception):
+                raise
 
     def is_over(self, timeout: float | None = None) -> bool:
         """Whether all is copied, or has failed, within ``timeout`` seconds."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-        return self._thread is None or not self._thread.is_alive()
+        return self._over.wait(timeout)
 
-    def _finish(self) -> None:
+    def _finish(self, cause: BaseException | None = None) -> None:
+        if not self._taken.acquire(blocking=False):
+            return  # the thread had begun already when its start was interrupted
         try:
-            self.obstacle = self._copies.finish()
+            obstacle = self._copies.finish()
+            if obstacle is None:
+                self._complete(self.held)
+            self.obstacle = obstacle
         except Exception as error:  # whatever a device's driver may raise: the snapshot is not there
-            self.obstacle = f"{type(error).__name__}: {error}"
-        if self.obstacle is None:
-            self._complete(self.held)
+            why = cause or error
+            self.obstacle = f"{type(why).__name__}: {why}"
+        finally:
+            self._over.set()

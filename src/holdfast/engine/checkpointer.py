@@ -160,11 +160,10 @@ class Checkpointer:
         """
         if not self.writer.begun:
             self.writer.begin(held)
-        copies, self._copies = self._copies, None
-        if copies is None:
+        if self._copies is None:
             self._complete(held)
         else:
-            self._behind = Behind(held, copies, self._complete)
+            self._behind, self._copies = Behind(held, self._copies, self._complete), None
             self._behind.start()
 
     def _complete(self, held: Persist) -> None:

@@ -16,7 +16,7 @@ from holdfast.format.values import decode
 from holdfast.state.item import Captured
 from holdfast.state.torch.cuda import is_recorded
 from holdfast.state.torch.module import Names
-from holdfast.state.torch.step_hook import before_any_step
+from holdfast.state.torch.step_hook import StepHook
 from holdfast.state.torch.tensor import TensorSource, target
 from holdfast.types import ItemRecord
 
@@ -98,7 +98,7 @@ class Gradients:
         for name, optimizer in optimizers.items():
             self._watch(name, optimizer)
         self._loose = self._unowned()
-        self._hooks.append(before_any_step(self._before_any_step))
+        self._hooks.append(StepHook(self._before_any_step))
 
     def _watch(self, name: str, optimizer: Any) -> None:
         """Follows an optimizer by its hooks; one without hooks has none but pending gradients."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -13,7 +13,7 @@ from holdfast.engine.arena import Pin
 from holdfast.engine.behind import Copy
 from holdfast.engine.leaves import Source
 from holdfast.state.torch.cuda import Accelerator, Cuda, Event
-from holdfast.state.torch.step_hook import before_any_step
+from holdfast.state.torch.step_hook import StepHook
 from holdfast.state.torch.tensor import TensorSource, cloned, is_dense, part_of
 
 _CLONED = 64 << 20
@@ -25,7 +25,6 @@ _GRACE = 0.002
 """Seconds in which the training thread comes away from the boundary: both at once would wait for the interpreter."""
 _PROBES, _PROBE = 16, 64
 """Tensors, and elements of each, that are looked at again when the copy is over."""
-_PROBED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 Noted = tuple[torch.Tensor, memoryview, int]
 """A tensor, a place in the arena, and which of the tensor's bytes come first there."""
@@ -56,7 +55,7 @@ class SideStreams:
         self._accelerator = accelerator or Cuda()
         self._under_way: SideCopies | None = None
         self._spoilt = 0
-        self._hook: Any = None
+        self._hook: StepHook | None = None
 
     def pinning(self) -> Pin | None:
         there = any(self._accelerator.has(one) for one in self._watch.optimized())
@@ -72,7 +71,7 @@ class SideStreams:
             return None
         if self._hook is None:
             # Of all optimizers of the process: one that this run does not know may have the same parameters.
-            self._hook = before_any_step(self._guard)
+            self._hook = StepHook(self._guard)
         self._under_way = SideCopies(self._accelerator, watched)
         return self._under_way
 
@@ -90,7 +89,6 @@ class SideCopies:
     """The copies of one snapshot: `holdfast.engine.behind.Copies`. It is ``spoilt`` if they are not of one moment."""
 
     def __init__(self, accelerator: Accelerator, watched: Iterable[torch.Tensor]) -> None:
-        self.spoilt = False
         self._process = os.getpid()
         self._accelerator = accelerator
         self._watched = {id(one) for one in watched}
@@ -100,11 +98,17 @@ class SideCopies:
         self._versions: list[int] = []
         self._probes: list[torch.Tensor] = []
         self._glances: list[torch.Tensor] = []
+        self._seen: list[tuple[torch.device, Event]] = []
+        self._obstacle: str | None = None
         self._starts: dict[torch.device, Event] = {}
         self._ends: dict[torch.device, Event] = {}
         self._lock = threading.Lock()
         self._judged = False
         self._wanted, self._asked_for, self._over = (threading.Event() for _ in range(3))
+
+    @property
+    def spoilt(self) -> bool:
+        return self._obstacle is not None
 
     def copy_of(self, source: Source) -> Copy:
         if not isinstance(source, TensorSource) or not self._accelerator.has(source.tensor):
@@ -138,7 +142,7 @@ class SideCopies:
         self._starts = {device: self._accelerator.now(device) for device in self._noted}
         self._versions = self._versions_now()
         self._probes = _probes(self._copied)
-        self._glances = self._glance()
+        self._glance()
 
     def finish(self) -> str | None:
         try:
@@ -150,15 +154,18 @@ class SideCopies:
             for end in self._ends.values():
                 self._accelerator.await_end(end)
             self._judge()
-            self.spoilt = self.spoilt or not _alike(self._glances)
-        except BaseException:
-            self.spoilt = True
+            for _, seen in self._seen:
+                self._accelerator.await_end(seen)
+            if not all(torch.equal(one, self._glances[0]) for one in self._glances):
+                self._obstacle = _CHANGED
+        except BaseException as error:
+            self._obstacle = _failed(error)
             raise
         finally:
             self._over.set()
             self._asked_for.set()
             self._noted.clear()
-        return _CHANGED if self.spoilt else None
+        return self._obstacle
 
     def guard(self) -> None:
         """Called before an optimizer steps, in whatever thread it does: the device does the step after the copies."""
@@ -171,38 +178,46 @@ class SideCopies:
             self._over.wait()  # a graph cannot wait for what is outside of it
             return
         self._asked_for.wait()
-        for device, end in tuple(self._ends.items()):
+        for device, end in (*self._ends.items(), *self._seen):
             self._accelerator.hold_back(device, end)
 
     def _judge(self) -> None:
-        """Looks, once, whether anything was changed until the first step was announced, or else until the end."""
-        with self._lock:
-            if not self._judged:
-                self._judged = True
-                self.spoilt = self._versions_now() != self._versions
-                self._glances += self._glance()
-                self._copied.clear()
-                self._probes.clear()
+        """Looks, once, whether anything was changed until the first step was announced, or else until the end.
 
-    def _glance(self) -> list[torch.Tensor]:
-        """A few elements as they are now, in few calls, for which nobody waits; nothing where it would be recorded."""
-        if not self._probes or self._accelerator.is_recorded():
-            return []
-        return [torch.stack(torch._foreach_norm(self._probes))]
+        What goes wrong, such as a lack of memory, is the snapshot's: a step that is about to begin must not fail of it.
+        """
+        with self._lock:
+            if self._judged:
+                return
+            self._judged = True
+            try:
+                if self._versions_now() != self._versions:
+                    self._obstacle = _CHANGED
+                self._glance()
+            except Exception as error:
+                self._obstacle = _failed(error)
+            self._copied.clear()
+            self._probes.clear()
+
+    def _glance(self) -> None:
+        """A few elements as they are now, in one call, for which nobody waits; nothing where it would be recorded."""
+        if self._probes and not self._accelerator.is_recorded():
+            self._glances.append(torch.cat(self._probes))
+            device = self._probes[0].device
+            self._seen.append((device, self._accelerator.now(device)))
 
     def _versions_now(self) -> list[int]:
         return [one._version for one in self._copied]
 
 
 def _probes(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The first elements of a few of them: whoever writes through ``.data``, which moves no counter, writes to many."""
-    fitting = [one for one in tensors if one.dtype in _PROBED and one.device == tensors[0].device]
-    return [one.detach().view(-1)[:_PROBE] for one in fitting[:: len(fitting) // _PROBES + 1] if one.numel()]
+    """The first bytes of a few of them: whoever writes through ``.data``, which moves no counter, writes to many."""
+    fitting = [one for one in tensors if one.numel() and one.device == tensors[0].device]
+    return [one.detach().view(-1)[:_PROBE].view(torch.uint8) for one in fitting[:: len(fitting) // _PROBES + 1]]
 
 
-def _alike(glances: list[torch.Tensor]) -> bool:
-    """Whether all saw the same; not a number is equal to itself here."""
-    return all(torch.equal(one.nan_to_num(), glances[0].nan_to_num()) for one in glances)
+def _failed(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 _CHANGED = (

@@ -1,27 +1,50 @@
-"""A word before any optimizer of this process steps, whether or not the run knows it."""
+"""A word before any optimizer of this process steps, whether or not a run knows it."""
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils.hooks import RemovableHandle
+
+Listener = Callable[[torch.optim.Optimizer], None]
 
 
-def before_any_step(method: Callable[[torch.optim.Optimizer], None]) -> RemovableHandle:
-    """Calls ``method`` with the optimizer, as long as the object that it belongs to is there.
+class StepHook:
+    """Calls ``method`` with each optimizer that is about to step, until it is removed or its object is gone.
 
-    torch keeps such hooks for ever: a run that nobody closes would never go, nor would its model.
+    A run that nobody closes is not kept for it, nor is its model.
     """
-    reference = weakref.WeakMethod(method)
 
-    def hook(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        found = reference()
-        if found is not None:
-            found(optimizer)
+    def __init__(self, method: Listener) -> None:
+        _hook_steps()
+        self._method = weakref.WeakMethod(method)
+        _hooks.append(self)
 
-    # It stays behind when the object goes: to remove it then could be in the midst of a step, which goes through them.
-    return register_optimizer_step_pre_hook(hook)
+    def remove(self) -> None:
+        if self in _hooks:
+            _hooks.remove(self)
+
+    def call(self, optimizer: torch.optim.Optimizer) -> None:
+        method = self._method()
+        if method is None:
+            self.remove()
+        else:
+            method(optimizer)
+
+
+_hooks: list[StepHook] = []
+
+
+@functools.cache
+def _hook_steps() -> None:
+    """Torch's own hook is one, and stays: a step fails whose hooks come or go while another thread is in the midst."""
+    register_optimizer_step_pre_hook(_before_step)
+
+
+def _before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for hook in tuple(_hooks):
+        hook.call(optimizer)
