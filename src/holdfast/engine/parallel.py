@@ -13,6 +13,8 @@ from holdfast.types import Advance
 Job = Callable[[], int]
 """Does something and returns how many bytes that was."""
 
+STRETCH = 4
+"""Blocks of a file that a job reads in one go: to open it for each of them would cost what shows."""
 _MOST_THREADS = 8
 
 _own = threading.local()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from holdfast.engine.catalog import Entry, shard_files
 from holdfast.engine.leaves import Remote, Target
-from holdfast.engine.parallel import Job, run_jobs, scratch
-from holdfast.format.digests import block_span, check_block
+from holdfast.engine.parallel import STRETCH, Job, run_jobs, scratch
+from holdfast.format.digests import block_span, checked_steps
 from holdfast.format.dtypes import nbytes
 from holdfast.garbage import no_collection
 from holdfast.storage.base import Storage
@@ -34,6 +34,10 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     memory: memoryview | Remote
 
 
+Block = tuple[int, list[Segment]]
+"""The number of a block in its file, and the parts of segments that lie in it."""
+
+
 def read(storage: Storage, entry: Entry, targets: Targets, *, advance: Advance = lambda _: None) -> None:
     """Fills ``targets`` with the stored bytes, straight into their memory, and finishes them.
 
@@ -45,9 +49,9 @@ def read(storage: Storage, entry: Entry, targets: Targets, *, advance: Advance =
         plan = _planned(entry, targets)
         records = shard_files(entry.manifest)
         jobs = [
-            _job(storage, f"{entry.name}/{file}", records[file], index, parts)
+            _job(storage, f"{entry.name}/{file}", records[file], stretch)
             for file, segments in plan.segments.items()
-            for index, parts in _by_block(records[file], segments)
+            for stretch in _stretches(_by_block(records[file], segments))
         ]
     run_jobs(jobs, advance)
     for place in plan.scattered:
@@ -126,7 +130,7 @@ def _scatter(stored: TensorRecord, chunk: Chunk, buffer: memoryview, memory: mem
     whole[place] = np.frombuffer(buffer, dtype=element).reshape(chunk.sizes)
 
 
-def _by_block(record: FileRecord, segments: list[Segment]) -> Iterator[tuple[int, list[Segment]]]:
+def _by_block(record: FileRecord, segments: list[Segment]) -> Iterator[Block]:
     """The blocks of a file that hold something of ``segments``, each with the parts of those that lie in it."""
     blocks: dict[int, list[Segment]] = {}
     for segment in sorted(_distinct(segments), key=lambda one: one.begin):
@@ -135,6 +139,18 @@ def _by_block(record: FileRecord, segments: list[Segment]) -> Iterator[tuple[int
             part = segment if len(indices) == 1 else _within(segment, *block_span(record, index))
             blocks.setdefault(index, []).append(part)
     yield from blocks.items()
+
+
+def _stretches(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks that follow one another in a file, a few at a time."""
+    stretch: list[Block] = []
+    for block in blocks:
+        if stretch and (len(stretch) == STRETCH or block[0] != stretch[-1][0] + 1):
+            yield stretch
+            stretch = []
+        stretch.append(block)
+    if stretch:
+        yield stretch
 
 
 def _distinct(segments: list[Segment]) -> list[Segment]:
@@ -162,20 +178,26 @@ def _within(segment: Segment, begin: int, end: int) -> Segment:
     return Segment(first, last, segment.memory[first - segment.begin : last - segment.begin])
 
 
-def _job(storage: Storage, path: str, record: FileRecord, index: int, parts: Sequence[Segment]) -> Job:
-    begin, end = block_span(record, index)
+def _job(storage: Storage, path: str, record: FileRecord, stretch: Sequence[Block]) -> Job:
+    begin, end = block_span(record, stretch[0][0])[0], block_span(record, stretch[-1][0])[1]
 
     def job() -> int:
-        whole = _block_for(parts, end - begin)
-        pieces = list(_pieces(begin, end, parts)) if whole is None else [whole]
-        storage.read_into(path, begin, pieces)
-        check_block(record, index, pieces, where=path)
-        if whole is not None:
-            for part in parts:
-                part.memory[:] = whole[part.begin - begin : part.end - begin]
+        storage.read_into(path, begin, _places(path, record, stretch))
         return end - begin
 
     return job
+
+
+def _places(path: str, record: FileRecord, stretch: Iterable[Block]) -> Iterator[memoryview]:
+    """Where the bytes of these blocks go; each block is checked when all of it has been read."""
+    for index, parts in stretch:
+        begin, end = block_span(record, index)
+        whole = _block_for(parts, end - begin)
+        pieces = _pieces(begin, end, parts) if whole is None else [whole]
+        yield from checked_steps(record, index, pieces, where=path)
+        if whole is not None:
+            for part in parts:
+                part.memory[:] = whole[part.begin - begin : part.end - begin]
 
 
 def _block_for(parts: Sequence[Segment], length: int) -> memoryview | None:

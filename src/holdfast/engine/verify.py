@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from holdfast.engine.catalog import Entry, shard_files
-from holdfast.engine.parallel import Job, run_jobs, scratch
+from holdfast.engine.parallel import STRETCH, Job, run_jobs, scratch
 from holdfast.errors import CorruptError
-from holdfast.format.digests import FileDigest, block_span, check_block, check_tampering
+from holdfast.format.digests import STEP, FileDigest, block_span, check_block, check_tampering, checked_steps
 from holdfast.format.dtypes import stored_as
 from holdfast.format.safetensors import PREFIX_SIZE, StoredTensor, header_size, parse_header
 from holdfast.storage.base import Storage
@@ -38,7 +38,7 @@ def verify(
         elif tampering:
             _check_whole(storage, path, record, advance)
         else:
-            run_jobs([_block_job(storage, path, record, index) for index in range(len(record.blocks))], advance)
+            run_jobs([_job(storage, path, record, first) for first in range(0, len(record.blocks), STRETCH)], advance)
         whole.add(read)
         _check_header(storage, path, record, headers[file])
 
@@ -48,8 +48,28 @@ def bytes_to_read(entry: Entry) -> int:
     return sum(record.size for record in shard_files(entry.manifest).values())
 
 
-def _block_job(storage: Storage, path: str, record: FileRecord, index: int) -> Job:
-    return lambda: len(_checked_block(storage, path, record, index))
+def _job(storage: Storage, path: str, record: FileRecord, first: int) -> Job:
+    indices = range(first, min(first + STRETCH, len(record.blocks)))
+    begin, end = block_span(record, indices[0])[0], block_span(record, indices[-1])[1]
+
+    def job() -> int:
+        storage.read_into(path, begin, _checked(path, record, indices))
+        return end - begin
+
+    return job
+
+
+def _checked(path: str, record: FileRecord, indices: Iterable[int]) -> Iterator[memoryview]:
+    """The same memory for every step of every block: it stays in a cache of the processor."""
+    for index in indices:
+        begin, end = block_span(record, index)
+        yield from checked_steps(record, index, _again(end - begin), where=path)
+
+
+def _again(length: int) -> Iterator[memoryview]:
+    memory = scratch(min(length, STEP))
+    for begin in range(0, length, STEP):
+        yield memory[: length - begin]
 
 
 def _checked_block(storage: Storage, path: str, record: FileRecord, index: int) -> memoryview:

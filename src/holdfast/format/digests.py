@@ -6,7 +6,7 @@ to tensors, so one pass over the file's bytes makes and checks them all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 import xxhash
@@ -18,6 +18,9 @@ from holdfast.wording import DAMAGED
 
 BLOCK_SIZE = 4 << 20
 """Bytes per block of the files that holdfast writes."""
+
+STEP = 512 << 10
+"""Bytes that a core's second cache takes beside what else is in it."""
 
 Buffer = bytes | bytearray | memoryview
 """Bytes; a memoryview of single bytes (format ``"B"``)."""
@@ -80,9 +83,22 @@ def block_span(record: FileRecord, index: int) -> tuple[int, int]:
 
 def check_block(record: FileRecord, index: int, pieces: Iterable[Buffer], *, where: str) -> None:
     """Raise `CorruptError` unless ``pieces`` together are the block number ``index`` of the file at ``where``."""
+    for _ in checked_steps(record, index, map(memoryview, pieces), where=where):
+        pass
+
+
+def checked_steps(record: FileRecord, index: int, pieces: Iterable[memoryview], *, where: str) -> Iterator[memoryview]:
+    """Hands out ``pieces`` in steps that lie in a cache of the processor, and digests each when the next is asked for.
+
+    Whoever reads the block into them has filled it then. Raises `CorruptError` behind the last one unless all together
+    are the block number ``index`` of the file at ``where``.
+    """
     digest = xxhash.xxh3_128()
     for piece in pieces:
-        digest.update(piece)
+        for begin in range(0, len(piece), STEP):
+            step = piece[begin : begin + STEP]
+            yield step
+            digest.update(step)
     if digest.hexdigest() != record.blocks[index]:
         begin, end = block_span(record, index)
         raise CorruptError(f"{where}: bytes {begin:,} to {end:,} are not the ones that were committed. {DAMAGED}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -142,10 +142,11 @@ class Storage(Protocol):
         """The whole file. Raises like `size`, and `CorruptError` before reading if it holds over ``limit`` bytes."""
         ...
 
-    def read_into(self, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
+    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview]) -> None:
         """Fills ``buffers`` with the bytes from ``offset`` on, completely.
 
-        Raises like `size`, and `CorruptError` if the file ends before that.
+        Each is full when the next one is asked for, so that it can be digested while it lies in a cache of the
+        processor. Raises like `size`, and `CorruptError` if the file ends before that.
         """
         ...
 

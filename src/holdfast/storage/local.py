@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
 from holdfast.storage import platform
@@ -100,17 +100,19 @@ class LocalStorage:
         self.read_into(path, 0, [memoryview(data)])
         return bytes(data)
 
-    def read_into(self, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Fills the buffers from the file."""
+    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview]) -> None:
+        """Fills one buffer after the other from the file."""
         full = self._locate(path)
         size = _regular(full).st_size
-        wanted = sum(buffer.nbytes for buffer in buffers)
-        if offset + wanted > size:
-            raise CorruptError(f"{full} ends after {size:,} bytes; {wanted:,} bytes at {offset:,} were expected in it")
         with _reading(full):
             descriptor = os.open(full, platform.READ)
             try:
-                _fill(descriptor, offset, [buffer.cast("B") for buffer in buffers if buffer.nbytes], full)
+                for buffer in buffers:
+                    if offset + buffer.nbytes > size:
+                        wanted = f"{buffer.nbytes:,} bytes at {offset:,} were expected in it"
+                        raise CorruptError(f"{full} ends after {size:,} bytes; {wanted}")
+                    _fill(descriptor, offset, buffer.cast("B"), full)
+                    offset += buffer.nbytes
             finally:
                 os.close(descriptor)
 
@@ -400,16 +402,13 @@ def _reading(path: str) -> Iterator[None]:
             raise NotFoundError(errno.ENOENT, f"{path} is not there") from error
 
 
-def _fill(descriptor: int, offset: int, buffers: list[memoryview], path: str) -> None:
-    while buffers:
-        count = platform.read_some(descriptor, buffers, offset)
+def _fill(descriptor: int, offset: int, buffer: memoryview, path: str) -> None:
+    while len(buffer):
+        count = platform.read_some(descriptor, buffer, offset)
         if count == 0:
             raise CorruptError(f"{path} ends at byte {offset:,}, before all that was expected in it was read")
         offset += count
-        while buffers and count >= len(buffers[0]):
-            count -= len(buffers.pop(0))
-        if count:
-            buffers[0] = buffers[0][count:]
+        buffer = buffer[count:]
 
 
 def _make_folder(path: str) -> None:

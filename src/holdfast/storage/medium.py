@@ -45,9 +45,9 @@ def _fill(descriptor: int, buffer: memoryview, offset: int, needed: int) -> int:
 def _read_some(descriptor: int, buffer: memoryview, offset: int) -> int:
     """Like `platform.read_some`. A file whose direct read is refused is read through the page cache from there on."""
     try:
-        return platform.read_some(descriptor, [buffer], offset)
+        return platform.read_some(descriptor, buffer, offset)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
     platform.set_direct(descriptor, False)
-    return platform.read_some(descriptor, [buffer], offset)
+    return platform.read_some(descriptor, buffer, offset)

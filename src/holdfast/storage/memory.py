@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
 from holdfast.storage.base import FileStatus, Names
@@ -71,15 +71,13 @@ class MemoryStorage:
             raise CorruptError(f"{self.url}/{path} holds {len(data):,} bytes; at most {limit:,} make sense there")
         return data
 
-    def read_into(self, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Fills the buffers from the file."""
+    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview]) -> None:
+        """Fills one buffer after the other from the file."""
         data = memoryview(self._get(path))
-        wanted = sum(buffer.nbytes for buffer in buffers)
-        if offset + wanted > len(data):
-            raise CorruptError(
-                f"{self.url}/{path} ends after {len(data):,} bytes; {wanted:,} bytes at {offset:,} were expected in it"
-            )
         for buffer in buffers:
+            if offset + buffer.nbytes > len(data):
+                wanted = f"{buffer.nbytes:,} bytes at {offset:,} were expected in it"
+                raise CorruptError(f"{self.url}/{path} ends after {len(data):,} bytes; {wanted}")
             buffer.cast("B")[:] = data[offset : offset + buffer.nbytes]
             offset += buffer.nbytes
 

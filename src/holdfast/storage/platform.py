@@ -10,7 +10,6 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Sequence
 
 if sys.platform != "win32":
     import fcntl
@@ -25,7 +24,6 @@ APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _PLAIN
 LOCK = os.O_RDWR | os.O_CREAT | _PLAIN
 
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
-_VECTOR_LIMIT = 1024
 _KEEP_SIZE = 1
 """FALLOC_FL_KEEP_SIZE (Linux)."""
 _NO_RESERVATION = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -116,13 +114,13 @@ def reserve(descriptor: int, size: int) -> bool:
     return True
 
 
-def read_some(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
-    """Reads from ``offset`` into ``buffers``; the number of bytes read, 0 only at the end of the file."""
+def read_some(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Reads from ``offset`` into ``buffer``; the number of bytes read, 0 only at the end of the file."""
     if hasattr(os, "preadv"):
-        return os.preadv(descriptor, buffers[:_VECTOR_LIMIT], offset)
+        return os.preadv(descriptor, [buffer], offset)
     os.lseek(descriptor, offset, os.SEEK_SET)
-    data = os.read(descriptor, len(buffers[0]))
-    buffers[0][: len(data)] = data
+    data = os.read(descriptor, len(buffer))
+    buffer[: len(data)] = data
     return len(data)
 
 

@@ -196,7 +196,7 @@ The file system is full: free some space, or keep fewer checkpoints.
         with self.at("read"):
             return self._storage.read(path, limit=limit)
 
-    def read_into(self, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
+    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview]) -> None:
         with self.at("read_into"):
             self._storage.read_into(path, offset, buffers)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -132,6 +133,19 @@ class StorageConformance:
         target = bytearray(len(data))
         storage.read_into("x", 0, [memoryview(target)[i : i + 1] for i in range(len(data))])
         assert target == data
+
+    def test_read_into_has_filled_each_buffer_when_it_asks_for_the_next(self, storage: Storage) -> None:
+        """Whoever gives them can digest one while it is at hand, and give the same memory again."""
+        self.raw_write(storage, "x", bytes(range(100)))
+        memory, seen = bytearray(10), bytearray()
+
+        def buffers() -> Iterator[memoryview]:
+            for _ in range(9):
+                yield memoryview(memory)
+                seen.extend(memory)
+
+        storage.read_into("x", 5, buffers())
+        assert seen == bytes(range(5, 95))
 
     def test_read_into_takes_buffers_of_any_element_type(self, storage: Storage) -> None:
         """A buffer counts in bytes, whatever its elements are."""
