@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import CorruptError
-from holdfast.format.digests import BLOCK_SIZE, FileDigest, block_span, check_block, check_tampering
+from holdfast.format.digests import (
+    BLOCK_SIZE,
+    STEP,
+    FileDigest,
+    block_span,
+    check_block,
+    check_tampering,
+    checked_steps,
+)
 
 DATA = bytes(range(256)) * 40
 
@@ -84,3 +92,14 @@ def test_tampering_is_named_as_such():
     check_tampering(record, record, where="x")
     with pytest.raises(CorruptError, match=r"x: its cryptographic digest differs .* altered on purpose"):
         check_tampering(record, msgspec.structs.replace(record, digest="blake3:" + "0" * 64), where="x")
+
+
+@pytest.mark.parametrize("byte", [0, STEP - 1, STEP, 2 * STEP + 6])
+def test_a_block_of_several_steps_is_checked_as_a_whole(byte):
+    """A flipped bit in any of the steps is found, behind the last of them."""
+    data = bytearray(2 * STEP + 7)
+    record = digested(bytes(data), 4 * STEP)
+    assert len(list(checked_steps(record, 0, [memoryview(data)], where="x"))) == 3
+    data[byte] ^= 1
+    with pytest.raises(CorruptError, match="bytes 0 to 1,048,583"):
+        check_block(record, 0, [data], where="x")
