@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from holdfast import Every, HoldfastWarning, OnError, Run, checkpoints
+from holdfast.state.torch import step_hook
 from tests.exactness.pictures import differences, picture
 
 BATCHES, FAILS = 6, 3
@@ -231,12 +232,11 @@ def test_the_optimizer_of_another_training_is_no_stranger(folder: Path) -> None:
 
 
 def test_a_run_that_is_over_watches_no_step(folder: Path) -> None:
-    """Hooks of all optimizers of the process would keep it, and its model, alive."""
-    from torch.optim import optimizer as hooks
-
-    before = dict(hooks._global_optimizer_pre_hooks)
+    """A listener that stays would be called at each step of whatever the process trains next."""
+    before = set(step_hook._hooks)
     job = Job(fused)
     with Run(folder, job.state) as run:
         job.fit(run, job.batch)
-        assert len(hooks._global_optimizer_pre_hooks) > len(before)
-    assert dict(hooks._global_optimizer_pre_hooks) == before
+        own = set(step_hook._hooks) - before
+        assert own
+    assert not own & set(step_hook._hooks)
