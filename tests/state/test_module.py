@@ -198,6 +198,53 @@ def test_versions_that_were_written_as_one_stay_one(save, load):
     assert told == [1]
 
 
+@pytest.mark.parametrize("hook", ["register_load_state_dict_pre_hook", "register_load_state_dict_post_hook"])
+def test_hooks_of_any_part_hear_of_the_load(save, load, hook):
+    """Tensors that were read in place need no `load_state_dict`, but what listens to it does."""
+    heard: list[nn.Module] = []
+    net, fresh = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))
+    getattr(fresh[0], hook)(lambda module, *_: heard.append(module))
+    load(fresh, save(net))
+    assert heard == [fresh[0]]
+
+
+def test_a_load_state_dict_of_the_module_s_own_is_called(save, load):
+    """It may do more than to copy."""
+
+    class Own(nn.Linear):
+        def load_state_dict(self, *args, **kwargs):
+            self.loaded = True
+            return super().load_state_dict(*args, **kwargs)
+
+    net, fresh = Own(2, 2), Own(2, 2)
+    load(fresh, save(net))
+    assert fresh.loaded
+    assert equal(net, fresh)
+
+
+def test_no_name_is_looked_at_once_for_each_child(save, load, monkeypatch):
+    """As `load_state_dict` of a flat list of 2,500 layers does, for a second; it has nothing to do here."""
+    net, fresh = nn.ModuleList(nn.Linear(2, 2) for _ in range(9)), nn.ModuleList(nn.Linear(2, 2) for _ in range(9))
+    saved = save(net)
+    looked: list[str] = []
+    plain = nn.Module._load_from_state_dict
+    monkeypatch.setattr(
+        nn.Module, "_load_from_state_dict", lambda self, state, *rest: (looked.extend(state), plain(self, state, *rest))
+    )
+    load(fresh, saved)
+    assert equal(net, fresh)
+    assert looked == []
+
+
+def test_a_graph_that_needs_the_old_values_fails_after_a_load(save, load):
+    """Its gradients would be those of values that are gone."""
+    net, fresh = nn.Linear(2, 2), nn.Linear(2, 2)
+    loss = fresh(torch.randn(3, 2, requires_grad=True)).sum()
+    load(fresh, save(net))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_a_module_that_does_not_fit_is_refused_with_every_difference(save):
     """Missing, unexpected, reshaped and retyped leaves are all listed, and nothing is changed."""
     net, other = Net(1), Net(2)

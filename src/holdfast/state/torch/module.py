@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,11 @@ from holdfast.types import ItemRecord, Json
 
 _VERSIONS = "versions"
 _FIRST_VERSION = {"version": 1}
+_HOOKS = ("_state_dict_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+_METHODS = (
+    "state_dict", "_save_to_state_dict", "get_extra_state",
+    "load_state_dict", "_load_from_state_dict", "set_extra_state",
+)  # fmt: skip
 
 
 class Names:
@@ -159,12 +164,18 @@ class ModuleRestore:
 
     def apply(self) -> None:
         """Loads the module's own tensors into themselves, which moves nothing, for the sake of its hooks."""
+        if self._is_all_there() and _is_plain(self.module):
+            _mark_written(self.state.values())
+            return
         try:
             self.module.load_state_dict(self.state, strict=self.strict)
         except HoldfastError:
             raise
         except Exception as error:
             raise MisfitError(f"{self.path}: load_state_dict refused the saved state: {error}") from error
+
+    def _is_all_there(self) -> bool:
+        return all(value is self.before[name] for name, value in self.state.items())
 
     def undo(self) -> None:
         if not all(isinstance(value, torch.Tensor) for value in self.before.values()):
@@ -177,6 +188,25 @@ def _state_of(module: torch.nn.Module) -> dict[str, Any]:
     if "keep_vars" in accepted or any(one.kind is one.VAR_KEYWORD for one in accepted.values()):
         return module.state_dict(keep_vars=True)
     return module.state_dict()
+
+
+def _is_plain(module: torch.nn.Module) -> bool:
+    """Whether no code but torch's own runs in ``load_state_dict()``.
+
+    That looks at every name once for each child of a module: a second for 2,500 layers, four for twice as many.
+    """
+    return all(
+        not any(getattr(part, hooks) for hooks in _HOOKS)
+        and all(getattr(type(part), method) is getattr(torch.nn.Module, method) for method in _METHODS)
+        for part in module.modules()
+    )
+
+
+def _mark_written(tensors: Iterable[torch.Tensor]) -> None:
+    """Moves their version counters, as ``load_state_dict()`` would: a graph that still needs the old values fails."""
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor.copy_(tensor)
 
 
 def _is_version(entry: Any) -> bool:
