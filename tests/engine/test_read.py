@@ -26,8 +26,15 @@ class Counting(MemoryStorage):
         super().__init__()
         self.reads = []
         self.buffers = []
+        self.cached = True
+        self.direct = set()
 
-    def read_into(self, path, offset, buffers):
+    def is_cached(self, path):
+        return self.cached
+
+    def read_into(self, path, offset, buffers, *, direct=False):
+        self.direct.add(direct)
+
         def noted():
             end = offset
             for buffer in buffers:
@@ -157,3 +164,26 @@ def test_chunks_are_put_together():
     array, one = target(4, 6)
     read(storage, entry, {"model": {"m": one}})
     assert np.array_equal(array, np.hstack([left, right]))
+
+
+@pytest.mark.parametrize(("ranks", "direct"), [(None, True), ("1", True), ("8", False)])
+def test_what_is_not_cached_is_read_past_the_cache_unless_others_read_the_same(monkeypatch, ranks, direct):
+    """The page cache would only take memory from the training; of eight processes of a machine it serves seven."""
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if ranks:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    data = pattern(20 * BLOCK)
+    storage, entry = stored(data, {"x": whole(0, 20 * BLOCK)})
+    storage.cached = False
+    array, one = target(20 * BLOCK)
+    read(storage, entry, {"model": {"x": one}})
+    assert array.tobytes() == data
+    assert storage.direct == {direct}
+
+
+def test_what_is_cached_is_read_from_there():
+    """A direct read would go to the disk again."""
+    data = pattern(BLOCK)
+    storage, entry = stored(data, {"x": whole(0, BLOCK)})
+    read(storage, entry, {"model": {"x": target(BLOCK)[1]}})
+    assert storage.direct == {False}

@@ -20,8 +20,10 @@ _MOST_THREADS = 8
 _own = threading.local()
 
 
-def run_jobs(jobs: Sequence[Job], advance: Advance) -> None:
+def run_jobs(jobs: Sequence[Job], advance: Advance, *, waiting: bool = False) -> None:
     """Runs all ``jobs``, in any order, and stops soon after one has failed; that error is raised.
+
+    ``waiting``: they wait for a medium rather than for a processor, so that more of them run at a time.
 
     The calling thread does some of them, and calls ``advance``: if it only waited, each that ends would wake it, and
     take a core from the others.
@@ -32,7 +34,7 @@ def run_jobs(jobs: Sequence[Job], advance: Advance) -> None:
         while done:
             advance(done.popleft())
 
-    others = min(_threads(), len(jobs)) - 1
+    others = min(_threads() * (1 + waiting), len(jobs)) - 1
     with ThreadPoolExecutor(max(1, others), thread_name_prefix="holdfast-read") as pool:
         helpers = [pool.submit(_work, left, done) for _ in range(others)]
         try:

@@ -142,11 +142,16 @@ class Storage(Protocol):
         """The whole file. Raises like `size`, and `CorruptError` before reading if it holds over ``limit`` bytes."""
         ...
 
-    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview]) -> None:
+    def is_cached(self, path: str) -> bool:
+        """Whether a read of the file seems to need no medium; True where there is no telling. Raises like `size`."""
+        ...
+
+    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview], *, direct: bool = False) -> None:
         """Fills ``buffers`` with the bytes from ``offset`` on, completely.
 
         Each is full when the next one is asked for, so that it can be digested while it lies in a cache of the
-        processor. Raises like `size`, and `CorruptError` if the file ends before that.
+        processor. ``direct``: past the page cache, where the file system takes that; whoever reads the file next does
+        not find it there. Raises like `size`, and `CorruptError` if the file ends before that.
         """
         ...
 

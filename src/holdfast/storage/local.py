@@ -23,6 +23,7 @@ from holdfast.storage.paths import (
     partial_name,
     split_path,
 )
+from holdfast.storage.reading import read_file_into
 from holdfast.storage.removal import remove
 from holdfast.storage.try_state import TryState, check_block_size, check_shard_name
 
@@ -100,21 +101,23 @@ class LocalStorage:
         self.read_into(path, 0, [memoryview(data)])
         return bytes(data)
 
-    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview]) -> None:
-        """Fills one buffer after the other from the file."""
+    def is_cached(self, path: str) -> bool:
+        """By the pages at the file's two ends and in its midst."""
         full = self._locate(path)
         size = _regular(full).st_size
         with _reading(full):
             descriptor = os.open(full, platform.READ)
             try:
-                for buffer in buffers:
-                    if offset + buffer.nbytes > size:
-                        wanted = f"{buffer.nbytes:,} bytes at {offset:,} were expected in it"
-                        raise CorruptError(f"{full} ends after {size:,} bytes; {wanted}")
-                    _fill(descriptor, offset, buffer.cast("B"), full)
-                    offset += buffer.nbytes
+                return all(platform.is_cached(descriptor, at) for at in {0, size // 2, max(0, size - 1)} if at < size)
             finally:
                 os.close(descriptor)
+
+    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview], *, direct: bool = False) -> None:
+        """Fills one buffer after the other from the file."""
+        full = self._locate(path)
+        size = _regular(full).st_size
+        with _reading(full):
+            read_file_into(full, offset, buffers, size, direct=direct)
 
     def _locate(self, path: str) -> str:
         """Where ``path`` is; a folder on the way that is a link could lead anywhere, and is refused."""
@@ -400,15 +403,6 @@ def _reading(path: str) -> Iterator[None]:
             yield
         except FileNotFoundError as error:
             raise NotFoundError(errno.ENOENT, f"{path} is not there") from error
-
-
-def _fill(descriptor: int, offset: int, buffer: memoryview, path: str) -> None:
-    while len(buffer):
-        count = platform.read_some(descriptor, buffer, offset)
-        if count == 0:
-            raise CorruptError(f"{path} ends at byte {offset:,}, before all that was expected in it was read")
-        offset += count
-        buffer = buffer[count:]
 
 
 def _make_folder(path: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 from collections.abc import Iterator
 
 from holdfast.storage import platform
 from holdfast.storage.failures import reported, wrong_size
+from holdfast.storage.reading import read_aligned
 
 
 def read_medium(path: str, size: int, block_size: int) -> Iterator[memoryview]:
@@ -35,19 +35,8 @@ def _fill(descriptor: int, buffer: memoryview, offset: int, needed: int) -> int:
     """Reads at least ``needed`` bytes, unless the file ends before; how many were read."""
     done = 0
     while done < needed:
-        count = _read_some(descriptor, buffer[done:], offset + done)
+        count = read_aligned(descriptor, buffer[done:], offset + done)
         if count == 0:
             break
         done += count
     return done
-
-
-def _read_some(descriptor: int, buffer: memoryview, offset: int) -> int:
-    """Like `platform.read_some`. A file whose direct read is refused is read through the page cache from there on."""
-    try:
-        return platform.read_some(descriptor, buffer, offset)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    platform.set_direct(descriptor, False)
-    return platform.read_some(descriptor, buffer, offset)

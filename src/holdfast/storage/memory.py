@@ -71,7 +71,12 @@ class MemoryStorage:
             raise CorruptError(f"{self.url}/{path} holds {len(data):,} bytes; at most {limit:,} make sense there")
         return data
 
-    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview]) -> None:
+    def is_cached(self, path: str) -> bool:
+        """Nothing else holds it."""
+        self._get(path)
+        return True
+
+    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview], *, direct: bool = False) -> None:
         """Fills one buffer after the other from the file."""
         data = memoryview(self._get(path))
         for buffer in buffers:

@@ -6,8 +6,10 @@ reads or record locks, and reading works there.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import sys
 
@@ -24,6 +26,7 @@ APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _PLAIN
 LOCK = os.O_RDWR | os.O_CREAT | _PLAIN
 
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
+_HUGE_PAGE = 2 << 20
 _KEEP_SIZE = 1
 """FALLOC_FL_KEEP_SIZE (Linux)."""
 _NO_RESERVATION = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -74,6 +77,45 @@ def drop_cached(descriptor: int) -> None:
     """Lets the page cache forget the file, where the system offers that. Pages that were not synced stay."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def is_cached(descriptor: int, offset: int) -> bool:
+    """Whether the page cache holds the byte at ``offset`` of the file; True where the system does not say.
+
+    Asked by mincore: a read that may not wait would have the kernel read ahead.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    begin = offset - offset % mmap.ALLOCATIONGRANULARITY
+    try:
+        with mmap.mmap(descriptor, offset + 1 - begin, access=mmap.ACCESS_COPY, offset=begin) as view:
+            return _is_resident(view, offset - begin)
+    except OSError:
+        return True
+
+
+def _is_resident(view: mmap.mmap, offset: int) -> bool:
+    first = ctypes.c_char.from_buffer(view)
+    page = ctypes.addressof(first) + offset - offset % mmap.PAGESIZE
+    found = ctypes.c_ubyte(1)
+    refused = ctypes.CDLL(None).mincore(ctypes.c_void_p(page), ctypes.c_size_t(1), ctypes.byref(found))
+    del first  # a view that is referred to cannot be closed
+    return bool(refused) or bool(found.value & 1)
+
+
+def contiguous_memory(size: int) -> memoryview:
+    """Zeros in one stretch of the machine's memory, up to 2 MiB and where the system offers that; else in pages.
+
+    A disk takes as many stretches at a time as its queue allows, which is less than a block of single pages holds.
+    """
+    private = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    # Twice as much address space as a huge page needs: one that begins where a huge page can is in it.
+    whole = mmap.mmap(-1, size + _HUGE_PAGE, **private)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            whole.madvise(mmap.MADV_HUGEPAGE)
+    begin = -ctypes.addressof(ctypes.c_char.from_buffer(whole)) % _HUGE_PAGE
+    return memoryview(whole)[begin : begin + size]
 
 
 def free_bytes(path: str) -> int | None:

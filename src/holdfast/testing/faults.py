@@ -196,9 +196,13 @@ The file system is full: free some space, or keep fewer checkpoints.
         with self.at("read"):
             return self._storage.read(path, limit=limit)
 
-    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview]) -> None:
+    def is_cached(self, path: str) -> bool:
+        with self.at("is_cached"):
+            return self._storage.is_cached(path)
+
+    def read_into(self, path: str, offset: int, buffers: Iterable[memoryview], *, direct: bool = False) -> None:
         with self.at("read_into"):
-            self._storage.read_into(path, offset, buffers)
+            self._storage.read_into(path, offset, buffers, direct=direct)
 
     def create(self, path: str, data: bytes) -> None:
         with self.at("create") as due:

@@ -111,6 +111,8 @@ class StorageConformance:
             assert caught.value.errno == errno.ENOENT
         with pytest.raises(NotFoundError, match=path):
             storage.read_into(path, 0, [])
+        with pytest.raises(NotFoundError, match=path):
+            storage.is_cached(path)
 
     def test_a_folder_is_not_a_file(self, storage: Storage) -> None:
         """Reading a folder as a file is refused."""
@@ -119,22 +121,25 @@ class StorageConformance:
             with pytest.raises(CorruptError, match=NAME):
                 read()
 
-    def test_read_into_fills_every_buffer(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("direct", [False, True])
+    def test_read_into_fills_every_buffer(self, storage: Storage, direct: bool) -> None:
         """Consecutive bytes from the offset on fill the buffers in order, empty ones included."""
         self.raw_write(storage, "x", bytes(range(100)))
         first, empty, second = bytearray(3), bytearray(), bytearray(50)
-        storage.read_into("x", 10, [memoryview(part) for part in (first, empty, second)])
+        storage.read_into("x", 10, [memoryview(part) for part in (first, empty, second)], direct=direct)
         assert (bytes(first), bytes(second)) == (bytes(range(10, 13)), bytes(range(13, 63)))
 
-    def test_read_into_takes_thousands_of_buffers(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("direct", [False, True])
+    def test_read_into_takes_thousands_of_buffers(self, storage: Storage, direct: bool) -> None:
         """More buffers than one system call takes are filled all the same."""
         data = bytes(range(256)) * 12
         self.raw_write(storage, "x", data)
         target = bytearray(len(data))
-        storage.read_into("x", 0, [memoryview(target)[i : i + 1] for i in range(len(data))])
+        storage.read_into("x", 0, [memoryview(target)[i : i + 1] for i in range(len(data))], direct=direct)
         assert target == data
 
-    def test_read_into_has_filled_each_buffer_when_it_asks_for_the_next(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("direct", [False, True])
+    def test_read_into_has_filled_each_buffer_when_it_asks_for_the_next(self, storage: Storage, direct: bool) -> None:
         """Whoever gives them can digest one while it is at hand, and give the same memory again."""
         self.raw_write(storage, "x", bytes(range(100)))
         memory, seen = bytearray(10), bytearray()
@@ -144,22 +149,40 @@ class StorageConformance:
                 yield memoryview(memory)
                 seen.extend(memory)
 
-        storage.read_into("x", 5, buffers())
+        storage.read_into("x", 5, buffers(), direct=direct)
         assert seen == bytes(range(5, 95))
 
-    def test_read_into_takes_buffers_of_any_element_type(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("direct", [False, True])
+    def test_read_into_takes_buffers_of_any_element_type(self, storage: Storage, direct: bool) -> None:
         """A buffer counts in bytes, whatever its elements are."""
         self.raw_write(storage, "x", bytes(range(16)))
         target = bytearray(16)
-        storage.read_into("x", 0, [memoryview(target).cast("Q")])
+        storage.read_into("x", 0, [memoryview(target).cast("Q")], direct=direct)
         assert target == bytes(range(16))
 
-    def test_read_into_past_the_end_is_corrupt(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("direct", [False, True])
+    def test_read_into_past_the_end_is_corrupt(self, storage: Storage, direct: bool) -> None:
         """A file that is shorter than promised is never silently read in part."""
         self.raw_write(storage, "x", b"12345")
         target = bytearray(4)
         with pytest.raises(CorruptError, match="x ends after 5 bytes"):
-            storage.read_into("x", 2, [memoryview(target)])
+            storage.read_into("x", 2, [memoryview(target)], direct=direct)
+
+    def test_read_into_past_the_cache_gives_any_part_of_a_large_file(self, storage: Storage) -> None:
+        """Neither ends of the parts nor their memory have to lie where a medium can be read."""
+        data = bytes(range(256)) * (5 << 12) + b"the end"
+        self.raw_write(storage, "x", data)
+        for offset in (0, 1, 4096, len(data) - 2000):
+            target = bytearray(len(data) - offset)
+            parts = [memoryview(target)[:123], memoryview(target)[123:1001], memoryview(target)[1001:]]
+            storage.read_into("x", offset, parts, direct=True)
+            assert target == data[offset:], offset
+
+    def test_what_was_written_may_be_cached(self, storage: Storage) -> None:
+        """The answer is a guess, and given for an empty file too."""
+        for size in (0, 1, 10_000):
+            self.raw_write(storage, str(size), bytes(size))
+            assert storage.is_cached(str(size)) in (True, False)
 
     # ---- small files
 
