@@ -32,6 +32,7 @@ from rich.table import Table as RichTable
 from holdfast.cli.output import console
 from suite import behind, machine, stored, tables
 from suite.contenders import NAMES
+from suite.excerpt import with_excerpt
 from suite.page import page
 from suite.records import Results
 from suite.schedule import Plan, measure
@@ -42,6 +43,7 @@ from suite.workload import DENSE, WORKLOADS, Workload, parse_size, size_text
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 DEVICES = RESULTS.with_name("behind.json")
+README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
 
@@ -146,6 +148,7 @@ def write_page(results: Results) -> None:
     from suite.picture import draw
 
     PAGE.write_text(page(results, behind.read(DEVICES)))
+    README.write_text(with_excerpt(README.read_text(), results))
     draw(Summary(results), DENSE, PICTURE)
 
 

@@ -7,7 +7,7 @@ import time
 from suite import figures
 from suite.contenders.base import Contender, Steps
 from suite.job import Job
-from suite.page_cache import evict
+from suite.page_cache import cache, evict
 from suite.records import Answer, Figures, Request
 
 WARM, COLD = 2, 1
@@ -28,6 +28,7 @@ def measure_loads(contender: Contender, digest: str) -> Answer:
     contender.load()
     _require(job, digest)
     loaded = clock()
+    cache(contender.files())
     warm = [_timed(contender) for _ in range(WARM)]
     notes, cold = list[str](), list[float]()
     for _ in range(COLD):

@@ -15,9 +15,9 @@ from suite.tables import (
     COST,
     LOADING,
     SAVING,
-    Table,
     contender_table,
     machine_table,
+    markdown,
     spread_text,
     target_table,
     trait_table,
@@ -35,11 +35,11 @@ def page(results: Results, beside_devices: Sequence[Behind] = ()) -> str:
         "machine": ", ".join(results.machine.values()),
         "scratch": results.scratch,
         "repetitions": wording.count(results.repetitions, "interleaved repetition"),
-        "targets": _markdown(target_table(summary)),
+        "targets": markdown(target_table(summary)),
         "workloads": "\n".join(_workload(summary, one) for one in results.workloads),
         "devices": _devices(list(beside_devices)),
-        "limits": _markdown(machine_table(summary)),
-        "contenders": _markdown(trait_table(summary)),
+        "limits": markdown(machine_table(summary)),
+        "contenders": markdown(trait_table(summary)),
         "notes": "; ".join(summary.notes()) or "nothing",
     }
     return TEMPLATE.read_text().format(**parts)
@@ -49,7 +49,7 @@ def _workload(summary: Summary, workload: Workload) -> str:
     name = workload.name
     parts = [f"## {workload.title[0].upper()}{workload.title[1:]}\n\n", _size(summary, name)]
     for title, columns in (("Saving", SAVING), ("What a save costs", COST), ("Loading", LOADING)):
-        parts.append(f"\n### {title}: {name}\n\n{_markdown(contender_table(summary, name, columns))}\n")
+        parts.append(f"\n### {title}: {name}\n\n{markdown(contender_table(summary, name, columns))}\n")
     for contender, reason in summary.cannot(name).items():
         parts.append(f"\n{contender} cannot run: `{reason}`\n")
     return "".join(parts)
@@ -69,7 +69,7 @@ def _size(summary: Summary, workload: str) -> str:
 
 
 def _devices(found: list[Behind]) -> str:
-    return f"## On CUDA devices\n\n{_ON_DEVICES}\n\n{_markdown(behind.table(found))}\n\n" if found else ""
+    return f"## On CUDA devices\n\n{_ON_DEVICES}\n\n{markdown(behind.table(found))}\n\n" if found else ""
 
 
 _ON_DEVICES = """\
@@ -77,8 +77,3 @@ Parameters and what the optimizer keeps of them are copied behind forward and ba
 process. **Stall**: what the call at the boundary takes, planning included. The next step is longer if its optimizer has
 to wait for the copy, or if the writer is in its way. **Pinned copy**: the same bytes in one piece, with nothing else at
 work."""
-
-
-def _markdown(table: Table) -> str:
-    lines = [table.headers, ["---"] * len(table.headers), *table.rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

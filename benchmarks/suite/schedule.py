@@ -145,7 +145,7 @@ def ask(request: Request, folder: Path) -> tuple[Answer, MemoryWatch]:
         raise Failed(_reason(said.read_text(errors="replace"), code))
     answer = msgspec.json.decode(reply.read_bytes(), type=Answer)
     if answer.cannot:
-        raise Failed(answer.cannot.splitlines()[0][:300])
+        raise Failed(_in_short(answer.cannot))
     return answer, watch
 
 
@@ -160,6 +160,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _in_short(error: str) -> str:
+    r"""One line. Of an error that brings the traceback of another process along, what that one raised.
+
+    >>> _in_short("ValueError: too large\nsee the manual")
+    'ValueError: too large'
+    >>> _in_short("OSError: the worker failed: Traceback (most recent call last):\n  here\nOSError: [Errno 22]\n")
+    'OSError: the worker failed: OSError: [Errno 22]'
+    """
+    first, *rest = error.strip().splitlines()
+    before, found, _ = first.partition("Traceback (most recent call last)")
+    return f"{before}{rest[-1].strip()}"[:300] if found and rest else first[:300]
 
 
 def _reason(said: str, code: int) -> str:

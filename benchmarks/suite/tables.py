@@ -55,6 +55,11 @@ class Table:
     rows: list[list[str]]
 
 
+def markdown(table: Table) -> str:
+    lines = [table.headers, ["---"] * len(table.headers), *table.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def spread_text(found: Spread, shown: Callable[[float], str]) -> str:
     """The median, and what is around it.
 
@@ -110,6 +115,17 @@ def contender_table(summary: Summary, workload: str, columns: dict[str, str]) ->
                 rows.append([name, *_unsynced(summary, workload, name, columns.values())])
             rows.append([f"{name} + fsync" if unsynced else name, *row])
     rows.append(["**holdfast ÷ best peer**", *(_to_best(summary, workload, one) for one in columns.values())])
+    return Table(["", *columns], rows)
+
+
+def plain_table(summary: Summary, workload: str, columns: dict[str, str]) -> Table:
+    """The same without ratios, and of those who do not sync only what it takes with an fsync."""
+    rows = []
+    for name in summary.contenders:
+        spreads = [summary.spread(workload, name, figure) for figure in columns.values()]
+        if any(spreads):
+            cells = [NOTHING if one is None else spread_text(one, _duration) for one in spreads]
+            rows.append([f"{name} + fsync" if _syncs_nothing(summary, name) else name, *cells])
     return Table(["", *columns], rows)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from suite import behind, figures
 from suite.contenders import HOLDFAST, NAMES, TORCH_SAVE
+from suite.excerpt import with_excerpt
 from suite.page import page
 from suite.records import MACHINE, Measurement, Results, Traits
 from suite.summary import Summary
@@ -41,6 +42,20 @@ def test_the_page_is_what_the_stored_results_give():
     stored = msgspec.json.decode((folder / "speed.json").read_bytes(), type=Results)
     wanted = page(stored, behind.read(folder / "behind.json"))
     assert (ROOT / "docs" / "performance.md").read_text() == wanted
+
+
+def test_the_table_of_the_readme_is_what_the_stored_results_give():
+    """It says the same as the page, and its command."""
+    stored = msgspec.json.decode((ROOT / "benchmarks" / "results" / "speed.json").read_bytes(), type=Results)
+    readme = (ROOT / "README.md").read_text()
+    assert with_excerpt(readme, stored) == readme
+    assert stored.command in readme
+
+
+def test_a_readme_without_a_place_for_the_table_is_left_alone():
+    """Nothing is appended to a document that somebody has rearranged."""
+    with pytest.raises(ValueError, match=r"README\.md needs the lines"):
+        with_excerpt("# holdfast\n", results())
 
 
 def test_what_was_measured_beside_a_device_is_kept_by_its_command(tmp_path):

@@ -196,8 +196,10 @@ def _is_plain(module: torch.nn.Module) -> bool:
     That looks at every name once for each child of a module: a second for 2,500 layers, four for twice as many.
     """
     return all(
-        not any(getattr(part, hooks) for hooks in _HOOKS)
-        and all(getattr(type(part), method) is getattr(torch.nn.Module, method) for method in _METHODS)
+        not any(getattr(part, hooks, True) for hooks in _HOOKS)
+        and all(
+            getattr(getattr(part, method), "__func__", None) is getattr(torch.nn.Module, method) for method in _METHODS
+        )
         for part in module.modules()
     )
 
