@@ -359,6 +359,24 @@ def test_damage_in_what_is_not_read_in_place_changes_nothing(run_folder, newest)
     assert not hasattr(caught.value, "__notes__")
 
 
+def test_damage_is_said_of_tensors_in_a_dict_that_are_read_in_place(tmp_path):
+    """A dict is as half loaded as a model, if a tensor that it holds keeps its identity."""
+
+    def box(value):
+        return {"w": torch.full((300_000,), float(value)), "n": value}
+
+    with Run(tmp_path, {"box": box(1), "model": torch.nn.Linear(2, 2)}) as run:
+        run.save()
+    damage.flip(next(tmp_path.glob("step-*")) / "box.safetensors", -1)
+    here, model = box(7), torch.nn.Linear(2, 2)
+    with pytest.raises(CorruptError, match=r"box\.safetensors") as caught:
+        latest(tmp_path).load_into(box=here, model=model)
+    assert caught.value.__notes__ == [
+        "box, model: partly overwritten by now. Load another checkpoint before you use it."
+    ]
+    assert here["n"] == 7
+
+
 def test_a_misfit_lists_everything_and_changes_nothing(run_folder):
     """Every difference of every item is named before anything is changed, also in the items that would fit."""
     fits, wide = Tiny(), Tiny(width=6)

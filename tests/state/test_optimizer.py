@@ -222,6 +222,23 @@ def test_another_class_of_optimizer_is_refused(save):
         adapt("o", optim.AdamW(net().parameters())).prepare(save(optim.Adam(net().parameters())).record)
 
 
+def test_another_class_is_loaded_when_not_strict_if_it_can_step_with_what_is_stored(save, load):
+    """Adam's settings are those of AdamW; SGD would miss its own at the next step, and is left as it was."""
+    model = net()
+    adam = optim.Adam(model.parameters())
+    train(model, adam, 2, 0)
+    saved = save(adam, "o")
+    adamw = optim.AdamW(net().parameters())
+    assert load(adamw, saved, "o", strict=False).notes == ("o: class Adam in the checkpoint, AdamW here",)
+    assert len(adamw.state) == len(list(model.parameters()))
+    sgd = optim.SGD(net().parameters(), lr=0.5, momentum=0.9)
+    before = sgd.state_dict()
+    with pytest.raises(MisfitError, match="does not fit") as caught:
+        load(sgd, saved, "o", strict=False)
+    assert "parameter group 0, momentum: not in the checkpoint" in caught.value.problems
+    assert sgd.state_dict() == before
+
+
 def test_a_function_in_a_group_is_refused_with_its_path(save):
     """The path leads to the key of the param group."""
     optimizer = optim.SGD([{"params": net().parameters(), "hook": lambda: None}], lr=0.1)

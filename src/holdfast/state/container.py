@@ -103,7 +103,8 @@ class ContainerItem:
             rebuild.fit.refuse()
         rebuild.fit.names(rebuild.met, set(live.items))
         notes = (*rebuild.fit.settle(), *(note for part in rebuild.restores.values() for note in part.notes))
-        return ContainerRestore(self._container, value, rebuild.targets(), tuple(rebuild.restores.values()), notes)
+        parts = tuple(rebuild.restores.values())
+        return ContainerRestore(self._container, value, rebuild.targets(), parts, notes, rebuild.in_place())
 
 
 class _Rebuild:
@@ -136,6 +137,9 @@ class _Rebuild:
         parts = [self._scattering.targets, *(restore.targets for restore in self.restores.values())]
         return {name: target for part in parts for name, target in part.items()}
 
+    def in_place(self) -> bool:
+        return self._scattering.in_place or any(getattr(one, "in_place", False) for one in self.restores.values())
+
     def _leaf(self, tag: str, payload: Json) -> Any:
         """A tensor that is being trained keeps its identity, so it has to fit; any other may be replaced."""
         here = self._live.gathering.leaves.get(payload) if isinstance(payload, str) else None
@@ -158,13 +162,17 @@ class _Rebuild:
 
 @dataclass(slots=True)
 class ContainerRestore:
-    """New contents for a container, merged into it and the containers inside it by `apply`."""
+    """New contents for a container, merged into it and the containers inside it by `apply`.
+
+    ``in_place`` says that tensors, or objects, that are in it stay the same, and are read into.
+    """
 
     container: Any
     value: Any
     targets: Mapping[str, Target]
     parts: tuple[Restore, ...]
     notes: tuple[str, ...]
+    in_place: bool
     _before: list[tuple[Any, Any]] = field(default_factory=list)
 
     def apply(self) -> None:

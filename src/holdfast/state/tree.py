@@ -96,7 +96,8 @@ class Scattering:
     """Finds or makes the tensors that a decoded value refers to, and the targets that fill them.
 
     A live leaf of the same name, dtype and shape is filled in place; any other is new: on the CPU, unless ``device_of``
-    tells for its name where else a tensor is needed.
+    tells for its name where else a tensor is needed. ``in_place`` says that some were live: what is read into those
+    cannot be taken back.
     """
 
     path: str
@@ -104,6 +105,7 @@ class Scattering:
     live: Mapping[str, Any] = field(default_factory=dict)
     device_of: Callable[[str], Any] | None = None
     targets: dict[str, Target] = field(default_factory=dict)
+    in_place: bool = False
     _leaves: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def __call__(self, tag: str, payload: Json) -> Any:
@@ -124,6 +126,7 @@ class Scattering:
     def fill(self, tag: str, name: str, leaf: Any) -> Any:
         """Directs the stored bytes of ``name`` into ``leaf``, converted if it is of another dtype."""
         self.targets[name] = memory(tag).target(leaf, f"{self.path}/{name}", self.specs[name])
+        self.in_place = True
         return leaf
 
     def new(self, tag: str, name: str) -> Any:

@@ -56,9 +56,14 @@ class OptimizerItem:
         scattering = Scattering(self._path, stored_specs(record, self._path), places.live(), places.device_of)
         state = decode(record.tree, scattering)
         _compare_state(fit, state, self._optimizer)
+        saved, here = record.metadata.get("class"), type(self._optimizer).__qualname__
+        if saved != here:
+            fit.notes.append(f"{self._path}: class {saved} in the checkpoint, {here} here")
+            _require_settings(fit, state, self._optimizer)
         fit.refuse()
-        in_place = bool(scattering.live)
-        return OptimizerRestore(self._path, self._optimizer, scattering.targets, fit.settle(), state, in_place)
+        return OptimizerRestore(
+            self._path, self._optimizer, scattering.targets, fit.settle(), state, scattering.in_place
+        )
 
 
 @dataclass(slots=True)
@@ -169,6 +174,13 @@ def _compare_state(fit: Fit, saved: Any, optimizer: torch.optim.Optimizer) -> No
     state = saved.get("state")
     if not isinstance(state, dict) or not all(isinstance(one, dict) for one in _of_torch(optimizer, state)):
         fit.problems.append("state in the checkpoint is not one of each parameter")
+
+
+def _require_settings(fit: Fit, saved: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Another version of a class makes up for a setting that it gained; another class fails without it at a step."""
+    for index, group in enumerate(saved.get("param_groups", ()) if isinstance(saved, dict) else ()):
+        missing = [name for name in optimizer.defaults if name not in group]
+        fit.problems += [f"parameter group {index}, {name}: not in the checkpoint" for name in missing]
 
 
 def _of_torch(optimizer: torch.optim.Optimizer, state: dict[Any, Any]) -> list[Any]:
