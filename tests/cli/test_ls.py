@@ -153,6 +153,15 @@ def test_one_checkpoint_can_be_listed(holdfast, run_folder):
     assert (found["name"], found["resume"]) == (NAMES[0], False)
 
 
+def test_a_copy_under_another_name_is_listed_alone_with_its_own_size(holdfast, run_folder, newest, tmp_path):
+    """It shares nothing with what else lies in the folder."""
+    copied = shutil.copytree(newest, tmp_path / "best")
+    done = holdfast("ls", copied)
+    assert done.code == 0
+    assert "1 checkpoint" in done.words
+    assert "on disk" not in done.words
+
+
 def test_control_characters_of_a_checkpoint_do_not_reach_the_terminal(holdfast, run_folder, newest):
     """A hostile name can neither move the cursor nor be taken for markup."""
     damage.rewrite(newest, metrics={"\x1b[2Jloss": 1.0, "[red]x": 2.0}, reason=["\x1b]0;title\x07"])

@@ -151,7 +151,7 @@ def test_a_keep_phrase_is_the_policy_that_it_says(phrase, policy):
         (save_policy, "before notice /tmp/x withn 30 seconds", r"at word 4, 'withn'"),
         (keep_policy, "last three", r"at word 2, 'three'"),
         (keep_policy, "newest 3", "Did you mean"),
-        (keep_policy, "size many", "expected bytes or a size"),
+        (keep_policy, "size many", "expected bytes, or a number of kB"),
         (keep_policy, [], r"option=\[\]: expected a KeepPolicy such as KeepLast\(3\), a phrase such as"),
         (save_policy, 3, r"option=3: expected a SavePolicy such as Every\(steps=200\), a phrase such as"),
         (save_policy, Every, "option=<class .*>: expected a SavePolicy"),

@@ -133,6 +133,13 @@ def test_every_option_can_be_set_in_the_environment() -> None:
     assert found.remarks == []
 
 
+def test_a_size_in_a_variable_may_be_bytes() -> None:
+    """All that the environment holds is text."""
+    assert options(variables={"HOLDFAST_ARENA": "17500000"}).arena() == 17_500_000
+    with pytest.raises(UsageError, match=r"HOLDFAST_ARENA.* GiB or TiB, as in"):
+        options(variables={"HOLDFAST_ARENA": "8M"}).arena()
+
+
 def test_a_variable_that_means_nothing_is_named() -> None:
     """With the one that was meant, if it is near; it would otherwise be accepted and ignored."""
     found = options(variables={"HOLDFAST_SAVES": "at end", "HOLDFAST_MACHINE": "x"})

@@ -38,6 +38,23 @@ def test_equal_records_are_counted_and_called_identical():
     assert replay.report() == "resumed at step 2: 2 of 2 replayed batches compared, identical (2 logged values)"
 
 
+def test_what_follows_the_last_batch_is_compared_but_is_no_batch():
+    """The end of an epoch has a line of its own; the report counts what people count."""
+    storage = MemoryStorage()
+    journal(storage, 1, 0.1, 0.2, 0.3)
+    lines = Journal(storage, 1)
+    lines.add("tail", at=[1, 0, 0], n=3, step=3, log={"score": [0.5]})
+    lines.flush()
+    replay = replayed(storage, [1])
+    replay.check((0, 0, 3), {"log": {"loss": [0.3]}})
+    assert not replay.done
+    replay.check((1, 0, 0), {"log": {"score": [0.5]}})
+    assert replay.report() == "resumed at step 2: 1 of 1 replayed batches compared, identical (2 logged values)"
+    other = replayed(storage, [1])
+    other.check((1, 0, 0), {"log": {"score": [0.6]}})
+    assert other.report().startswith("resumed at step 2: 0 of 1 replayed batches compared, first difference: 'score'")
+
+
 def test_the_first_value_that_differs_is_named_with_the_largest_deviation():
     """A later, larger difference does not take the first one's place."""
     storage = MemoryStorage()

@@ -18,7 +18,8 @@ def ls(run: arguments.Run, as_json: arguments.AsJson = False) -> None:
     place = find(run)
     found = survey(place.storage)
     if place.name is not None:
-        found = replace(found, entries=(reopen(place.storage, place.name),), broken=())
+        entry = reopen(place.storage, place.name)
+        found = replace(found, entries=(entry,), broken=(), on_disk=entry.size)
     if as_json:
         print_json(summaries(found))
     else:

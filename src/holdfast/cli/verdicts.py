@@ -73,9 +73,9 @@ def _links(trial: Trial) -> Verdict:
     if trial.lies:
         return _fatal("hard links", trial, "what must be created only once could be replaced")
     if not trial.works:
-        why = f"{trial.because}: small records are made in two steps; checkpoints are not concerned"
+        why = f"{trial.because}: small records are made in two steps, and each save writes what is frozen"
         return Verdict("hard links", False, why)
-    return Verdict("hard links", True, "small records appear whole or not at all")
+    return Verdict("hard links", True, "small records appear whole or not at all, and checkpoints share what is frozen")
 
 
 def _direct(trial: Trial) -> Verdict:

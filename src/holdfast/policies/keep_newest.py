@@ -13,6 +13,7 @@ from holdfast.policies.units import SECONDS, given, how_many, require_interval
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+SIZES = "bytes, or a number of kB, MB, GB, TB, KiB, MiB, GiB or TiB"
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -70,7 +71,7 @@ class KeepSize(KeepPolicy):
 
     def __post_init__(self) -> None:
         if parse_size(self.limit) is None:
-            raise UsageError(f'KeepSize({self.limit!r}): expected bytes or a size such as "50 GiB" or "500 MB".')
+            raise UsageError(f'KeepSize({self.limit!r}): expected {SIZES}, as in "50 GiB".')
 
     @property
     def bytes(self) -> int:

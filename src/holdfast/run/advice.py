@@ -31,8 +31,8 @@ _SHORTAGE = (
     "there: saves will fail then. Keep fewer checkpoints, save less often, or free some space."
 )
 _STREAMS = (
-    "the state ({}) is larger than the memory that a snapshot of it may take, so it streams through {}: training stops "
-    "until a save is written. Raise arena= or the memory limit if there is more."
+    "a snapshot of the state needs {} of memory, more than it may take, so it streams through {}: training stops until "
+    "a save is written, and what is frozen is written each time. Raise arena= or the memory limit beyond that."
 )
 _CLOCK = (
     "the clock of this machine was set {} by {} since the start; the times of checkpoints go on without that, so "

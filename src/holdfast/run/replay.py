@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast import wording
 from holdfast.engine.journal import read_journal
 from holdfast.storage.base import Storage
 from holdfast.types import Json
@@ -41,7 +42,7 @@ class Replay:
 
     @property
     def total(self) -> int:
-        return self.compared + len(self.expected)
+        return self.compared + sum(map(_is_batch, self.expected.values()))
 
     @property
     def done(self) -> bool:
@@ -52,7 +53,7 @@ class Replay:
         expected = self.expected.pop(at, None)
         if expected is None:
             return
-        self.compared += 1
+        self.compared += _is_batch(expected)
         for key in ("index", "rng"):
             if key not in expected or key not in record:
                 continue
@@ -80,7 +81,7 @@ class Replay:
 
     def _agreement(self) -> str:
         if self.values:
-            return f", identical ({self.values} logged values)"
+            return f", identical ({wording.count(self.values, 'logged value')})"
         if self.orders:
             return ", the same samples in the same order; no values were logged that could differ: use run.log()"
         return ", but nothing was logged in them, so nothing shows whether they are the same: use run.log()"
@@ -88,7 +89,7 @@ class Replay:
     def report(self) -> str:
         """One sentence for people."""
         head = f"resumed at step {self.step}: {self.compared} of {self.total} replayed batches compared"
-        if self.compared == 0:
+        if self.compared == 0 and self.difference is None:
             return head
         if self.difference is None:
             return head + self._agreement()
@@ -108,6 +109,11 @@ def expect(storage: Storage, attempts: Iterable[int], after: tuple[At, int], ste
             if line is not None and line.n >= after[1] and line.at > after[0]:
                 replay.expected[line.at] = record
     return replay
+
+
+def _is_batch(record: dict[str, Json]) -> bool:
+    """What follows an epoch's last batch has a record too."""
+    return record.get("t") == "batch"
 
 
 def _line(record: dict[str, Any]) -> Line | None:

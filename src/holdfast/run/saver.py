@@ -12,7 +12,7 @@ from holdfast.errors import UsageError
 from holdfast.policies.event import AtEnd, OnError, OnSignal
 from holdfast.policies.interval import Every
 from holdfast.policies.keep import KeepPolicy, Kept
-from holdfast.policies.keep_newest import KeepLast, parse_size
+from holdfast.policies.keep_newest import SIZES, KeepLast, parse_size
 from holdfast.policies.moment import Moment
 from holdfast.policies.overhead import Overhead
 from holdfast.policies.phrases import KeepOption, SaveOption, keep_policy, save_policy
@@ -140,8 +140,10 @@ def checked_folder(value: Any) -> str:
 
 
 def _size(option: str, value: Any) -> int | str:
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)  # a variable of the environment can only be text
     if parse_size(value) is None:
-        raise UsageError(f'{option}={value!r}: expected bytes or a size such as "4 GiB" or "500 MB".')
+        raise UsageError(f'{option}={value!r}: expected {SIZES}, as in "4 GiB".')
     found: int | str = value
     return found
 
