@@ -38,6 +38,15 @@ def test_a_save_is_durable_when_it_is_copied_written_and_committed():
     assert estimate(4 * 10**9, other(write=8e9), DAY).durable == pytest.approx(0.5 + 1.0 + latencies)
 
 
+def test_training_waits_for_the_writing_of_what_memory_does_not_hold():
+    """A state that is larger than the memory that is left streams through it."""
+    fits, streams = (estimate(2 * 10**9, RATES, DAY, memory) for memory in (2 * 10**9, 2 * 10**9 - 1))
+    assert (fits.streams, streams.streams) == (False, True)
+    assert streams.stall == streams.durable == fits.durable
+    assert streams.persist == 0
+    assert streams.best > fits.best
+
+
 def test_a_load_reads_once():
     """It verifies on the way from the medium into place."""
     assert estimate(4 * 10**9, RATES, DAY).load == pytest.approx(2.0)

@@ -100,6 +100,9 @@ def _measured(reports: Sequence[Report], asked: Question, width: int) -> Iterato
     yield ""
     yield text(f"best interval: by Young and Daly, √(2 × wait × {_mtbf(asked)} between failures)", "dim")
     yield text("Overhead(0.01): as often as it takes at most 1 % of the time of training", "dim")
+    if any(one.estimate is not None and one.estimate.streams for one in reports):
+        larger = "larger than the memory that is left, so it would stream: training waits until it is written"
+        yield text(f"a state of {wording.size(asked.size)} is {larger}", "yellow")
     if left_out:
         yield text(f"No room for {', '.join(left_out)}: widen the terminal, or use --json.", "dim")
 

@@ -80,7 +80,9 @@ def _removing_on_signals() -> Iterator[None]:
 
 def _reports(paths: Sequence[str], asked: Question) -> tuple[list[Report], MemorySpeed]:
     """Wrong paths are refused before anything is measured."""
+    from holdfast.cli.comparison import Report
     from holdfast.cli.progress import progress_bar
+    from holdfast.cli.verdicts import verdicts
     from holdfast.engine.memory import allowed_memory
     from holdfast.engine.memory_speed import measure_memory
     from holdfast.engine.place import nearest_folder
@@ -91,18 +93,17 @@ def _reports(paths: Sequence[str], asked: Question) -> tuple[list[Report], Memor
     with progress_bar("probing", 2 * asked.sample * len(paths)) as advance:
         found = [probe(one, asked.sample, BLOCK_SIZE, memory=allowed, advance=advance) for one in folders]
     memory = measure_memory()
-    return [_report(path, one, asked, memory) for path, one in zip(paths, found, strict=True)], memory
+    return [
+        Report(path, _is_there(path, one), one, verdicts(one, asked.size), _estimate(one, asked, memory, allowed))
+        for path, one in zip(paths, found, strict=True)
+    ], memory
 
 
-def _report(path: str, found: Probe, asked: Question, memory: MemorySpeed) -> Report:
-    from holdfast.cli.comparison import Report
-    from holdfast.cli.verdicts import verdicts
-
-    there = os.path.abspath(os.path.expanduser(path)) == found.folder
-    return Report(path, there, found, verdicts(found, asked.size), _estimate(found, asked, memory))
+def _is_there(path: str, found: Probe) -> bool:
+    return os.path.abspath(os.path.expanduser(path)) == found.folder
 
 
-def _estimate(found: Probe, asked: Question, memory: MemorySpeed) -> Estimate | None:
+def _estimate(found: Probe, asked: Question, memory: MemorySpeed, allowed: int | None) -> Estimate | None:
     from holdfast.policies.estimate import Rates, estimate
 
     speed = found.speed
@@ -112,7 +113,7 @@ def _estimate(found: Probe, asked: Question, memory: MemorySpeed) -> Estimate | 
         copy=memory.copy, digest=memory.digest, write=speed.write.rate, read=speed.read.rate,
         sync=speed.sync.median, rename=speed.rename.median,
     )  # fmt: skip
-    return estimate(asked.size, rates, asked.mean_time_between_failures)
+    return estimate(asked.size, rates, asked.mean_time_between_failures, allowed)
 
 
 def _record(reports: Sequence[Report], asked: Question, memory: MemorySpeed) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds: training stands still for ``stall``, the checkpoint is ``durable`` so long after the save began, and it
-    is verified and loaded in ``load``.
+    is verified and loaded in ``load``. ``streams``: memory does not hold a snapshot of it, so training stands still
+    until the checkpoint is written.
 
     ``best`` is the interval of Young and Daly; ``bounded`` that of ``Overhead(0.01)``. ``interval`` is the one in
     ``phrase``: a round one close to the best, but not shorter than it takes to write a save.
@@ -51,6 +52,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     bounded: Choice
     interval: float
     phrase: str
+    streams: bool = False
 
     @property
     def persist(self) -> float:
@@ -58,8 +60,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         return self.durable - self.stall
 
 
-def estimate(size: int, rates: Rates, mean_time_between_failures: float) -> Estimate:
-    """For a state of ``size`` bytes in the memory of the host.
+def estimate(size: int, rates: Rates, mean_time_between_failures: float, memory: int | None = None) -> Estimate:
+    """For a state of ``size`` bytes in the memory of the host, which has ``memory`` bytes left for a snapshot of it.
 
     The digests are made while the bytes are written. A load verifies them on their way into place, in one pass; a
     resume passes over them again, in the page cache.
@@ -71,11 +73,15 @@ def estimate(size: int, rates: Rates, mean_time_between_failures: float) -> Esti
     """
     stall = size / rates.copy
     persist = size / min(rates.write, rates.digest) + SYNCS * rates.sync + rates.rename
+    streams = memory is not None and size > memory
+    if streams:
+        stall, persist = stall + persist, 0.0
     best = young_daly(stall, mean_time_between_failures)
     interval, words = _round(best, persist)
     return Estimate(
         stall=stall, durable=stall + persist, load=size / rates.read, best=best,
         bounded=_bounded(stall, persist), interval=interval, phrase=f"{words} | {_OTHERS}",
+        streams=streams,
     )  # fmt: skip
 
 
