@@ -126,7 +126,7 @@ def test_a_contender_that_cannot_run_says_why():
 def test_a_target_is_reached_at_its_bound(stall, verdict):
     """The verdict on the page is about the median of the ratios."""
     table = target_table(Summary(results(measured(0, MACHINE, copy_warm=1.0), measured(0, HOLDFAST, stall=stall))))
-    row = next(row for row in table.rows if row[0] == "dense: stall, by a copy in warm memory")
+    row = next(row for row in table.rows if row[0] == "dense: stall ÷ a copy in warm memory")
     assert row[1:] == ["≤ 1.2", f"{stall}", verdict]
 
 
