@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -165,7 +165,6 @@ class ModuleRestore:
     def apply(self) -> None:
         """Loads the module's own tensors into themselves, which moves nothing, for the sake of its hooks."""
         if self._is_all_there() and _is_plain(self.module):
-            _mark_written(self.state.values())
             return
         try:
             self.module.load_state_dict(self.state, strict=self.strict)
@@ -202,13 +201,6 @@ def _is_plain(module: torch.nn.Module) -> bool:
         )
         for part in module.modules()
     )
-
-
-def _mark_written(tensors: Iterable[torch.Tensor]) -> None:
-    """Moves their version counters, as ``load_state_dict()`` would: a graph that still needs the old values fails."""
-    with torch.no_grad():
-        for tensor in tensors:
-            tensor.copy_(tensor)
 
 
 def _is_version(entry: Any) -> bool:

@@ -111,14 +111,12 @@ class TensorTarget:
         return _memory(self._staging) if self._staging is not None else self._remote or memoryview(bytearray())
 
     def _place(self) -> None:
-        if is_frozen(self._tensor):
-            # Else nobody would see that it is read into: a later save would take it for what it was.
+        if not self._tensor.is_inference():
+            # Else nobody would see that it is read into: a graph that needs the old values, a save that takes what is
+            # frozen for what it was, a snapshot that is just being copied behind training.
             torch.autograd.graph.increment_version(self._tensor)
         alike = self._tensor.dtype == _DTYPES[self.spec.dtype] and is_dense(self._tensor)
         if alike and self._tensor.numel() and device_memory.accelerator.has(self._tensor):
-            if not self._tensor.is_inference():
-                # Else a snapshot that is just being copied behind training would not see that it is changed.
-                torch.autograd.graph.increment_version(self._tensor)
             self._remote = DeviceMemory.of(self._tensor)
         else:
             self._staging = self._tensor if alike and self._tensor.is_cpu else empty(self.spec, "a staging buffer")
