@@ -49,3 +49,20 @@ def test_a_buffer_that_is_given_other_memory_is_read_there(length):
     assert shadow.unchanged()
     with shadow.put_back():
         assert torch.equal(model.mean, torch.ones(length))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_a_scripted_module_is_watched_like_any_other():
+    """It keeps what it has in tables of its own."""
+    model = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    shadow = Shadow({"model": model})
+    shadow.mark()
+    mean = model.state_dict()["1.running_mean"].clone()
+    model(torch.randn(4, 2))
+    assert shadow.unchanged()
+    with shadow.put_back():
+        assert torch.equal(model.state_dict()["1.running_mean"], mean)
+    assert not torch.equal(model.state_dict()["1.running_mean"], mean)
+    with torch.no_grad():
+        model.state_dict()["0.weight"].add_(1)
+    assert not shadow.unchanged()

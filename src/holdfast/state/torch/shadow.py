@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ _NOWHERE = 1 << 32
 """Below lie the addresses of tensors without elements, and of those whose memory was given back: to read these is a
 crash. What else may be there is looked at more closely."""
 
-Slot = tuple[dict[str, Any], str]
+Slot = tuple["dict[str, Any] | _Scripted", str]
 """Where a module keeps a tensor: its dict and the name in it. Some modules put new buffers there in each forward."""
 
 
@@ -163,12 +164,30 @@ def _moves(copies: list[torch.Tensor], buffers: list[torch.Tensor]) -> list[tupl
     return [(copy.data_ptr(), buffer.data_ptr(), buffer.nbytes) for copy, buffer in pairs]
 
 
+@dataclass(frozen=True, slots=True)
+class _Scripted:
+    """What a module compiled by `torch.jit.script` has instead of a dict, with what is asked of one here."""
+
+    table: Any
+
+    def __getitem__(self, name: str) -> Any:
+        return self.table[name]
+
+    def get(self, name: str) -> Any:
+        return self.table[name] if name in self.table else None  # noqa: SIM401  it has no get()
+
+    def items(self) -> list[tuple[str, Any]]:
+        return list(self.table.items())
+
+
 def _slots(modules: Mapping[str, torch.nn.Module], kind: str) -> list[Slot]:
     """Every parameter or buffer once, by where it is kept. What is not initialised yet has nothing to remember."""
     found: dict[int, Slot] = {}
     for module in modules.values():
         for part in module.modules():
             holder = getattr(part, kind)
+            if not isinstance(holder, dict):
+                holder = _Scripted(holder)
             for name, one in holder.items():
                 if one is not None and not is_uninitialized(one):
                     found.setdefault(id(one), (holder, name))
