@@ -29,6 +29,7 @@ class Slow(speed.FileWriter):
         time.sleep(60)
 
 speed.FileWriter = Slow
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 for name in sys.argv[2:]:
     signal.signal(getattr(signal, name), signal.SIG_IGN)
 sys.exit(main(["probe", sys.argv[1], "--sample", "16 MiB"]))
