@@ -477,3 +477,13 @@ def _loaded(folder):
     model = Tiny()
     latest(folder).load_into(model=model)
     return model
+
+
+def test_a_misspelt_item_that_is_left_out_is_told_the_one_that_was_meant(run_folder):
+    """Whoever loads what fits hears no less than whoever wants all of it."""
+    model = Tiny()
+    optimizer = torch.optim.AdamW(model.parameters())
+    report = latest(run_folder).load_into(modle=model, optimizer=optimizer, strict=False)
+    (note,) = report.notes
+    assert note.startswith("modle: missing")
+    assert note.endswith("left out. Did you mean 'model'?")

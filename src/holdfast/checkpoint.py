@@ -217,17 +217,18 @@ class Checkpoint:
         restores, problems = fit(self._entry, held, strict=strict, cast=cast)
         left = [name for name in self.items if name not in items]
         gone = [f"{name}: missing, it is given here but not in the checkpoint" for name in absent]
+        hints = [did_you_mean(name, left) for name in absent]
         if problems or (gone and strict) or not restores:
             raise MisfitError(
                 f"{self.name} does not fit the objects given; nothing was changed. It has: {_list(self.items)}. "
                 "Build them as they were when they were saved:",
-                (*(f"{one}.{did_you_mean(name, left)}" for name, one in zip(absent, gone, strict=True)), *problems),
+                (*(f"{one}.{hint}" for one, hint in zip(gone, hints, strict=True)), *problems),
             )
         require_unchanged(self._storage, self._entry)
         if verify_first:
             verify(self._storage, _part(self._entry, restores))
         load(self._storage, self._entry, restores)
-        return self._report(restores, [f"{problem}: left out" for problem in gone])
+        return self._report(restores, [f"{one}: left out.{hint}" for one, hint in zip(gone, hints, strict=True)])
 
     def _decoded(self, value: Any, path: str) -> Any:
         try:
