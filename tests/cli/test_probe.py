@@ -10,6 +10,7 @@ from holdfast.cli.comparison import Question, Report, fastest, page
 from holdfast.cli.output import console
 from holdfast.cli.verdicts import KEPT, SLOW_SYNC, verdicts
 from holdfast.policies.estimate import Rates, estimate
+from holdfast.storage import platform
 from holdfast.storage.capabilities import Capabilities, Trial
 from holdfast.storage.mounts import Mount
 from holdfast.storage.probe import Probe
@@ -43,7 +44,7 @@ def test_json_holds_numbers(holdfast, tmp_path):
     assert (found["ok"], found["error"], found["fastest"]) == (True, None, None)
     assert set(found["memory"]) == {"copy", "digest"}
     (place,) = found["places"]
-    assert (place["path"], place["there"]) == (str(tmp_path), True)
+    assert (place["path"], place["there"], place["fits"]) == (str(tmp_path), True, True)
     assert place["probe"]["speed"]["write"]["size"] == 8 << 20
     assert place["probe"]["capabilities"]["locks"] == {"works": True, "because": "", "lies": False}
     assert place["estimate"]["stall"] == pytest.approx(10**9 / found["memory"]["copy"])
@@ -63,6 +64,33 @@ def test_several_folders_stand_side_by_side(holdfast, tmp_path):
     assert "A save of 2.1 GB is durable first in" in done.words
     assert done.out.splitlines()[-1].startswith(f'{folders[1]}: save="every')
     assert holdfast("probe", *folders, *QUICK, "--json").json["fastest"] in map(str, folders)
+
+
+def test_one_that_cannot_be_tried_out_does_not_hide_the_others(holdfast, tmp_path, monkeypatch):
+    """It is named at the end, with the reason; of one alone, the reason is the error."""
+    (full := tmp_path / "full").mkdir()
+    free_bytes = platform.free_bytes
+    monkeypatch.setattr(platform, "free_bytes", lambda folder: 10**6 if folder == str(full) else free_bytes(folder))
+    done = holdfast("probe", full, tmp_path, *QUICK)
+    assert (done.code, done.err) == (8, "")
+    reason = rf"{full}: was not tried out: cannot probe {full}: .* is free, and at least .* is needed"
+    assert re.match(reason, done.out.splitlines()[-1])
+    assert re.match(rf'{tmp_path}: save="every', done.out.splitlines()[-2])
+    found = holdfast("probe", full, tmp_path, *QUICK, "--json").json
+    assert [one["path"] for one in found["places"]] == [str(tmp_path)]
+    assert [one["path"] for one in found["failed"]] == [str(full)]
+    assert not found["ok"]
+    assert holdfast("probe", full, *QUICK).err.startswith(f"holdfast: cannot probe {full}: ")
+
+
+def test_a_state_that_does_not_fit_fails(holdfast, tmp_path):
+    """As a run of it would; the option that says how large it is is named."""
+    done = holdfast("probe", tmp_path, *QUICK, "--size", "900 TB")
+    assert done.code == 8
+    assert "a state of 900.0 TB does not fit here. --size says how large yours is." in done.words
+    found = holdfast("probe", tmp_path, *QUICK, "--size", "900 TB", "--json").json
+    assert not found["places"][0]["fits"]
+    assert found["error"]["message"] == f"a state of 900.0 TB does not fit in {tmp_path}"
 
 
 def test_a_folder_that_is_not_there_yet_is_tried_out_above(holdfast, tmp_path):
@@ -190,7 +218,7 @@ def verdict(name, **circumstances):
 def words(*reports, width=80):
     target = console()
     with target.capture() as captured:
-        for part in page(reports, ASKED, width):
+        for part in page(reports, {}, ASKED, width):
             target.print(part, width=width)
     return captured.get()
 

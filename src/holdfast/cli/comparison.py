@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from holdfast import wording
+from holdfast.cli.output import message_of
 from holdfast.cli.tables import GAP, Column, column, fitting, table, text
 from holdfast.cli.verdicts import Verdict
+from holdfast.errors import StorageError
 from holdfast.policies.estimate import Estimate
 from holdfast.storage.probe import Probe
 from holdfast.storage.speed import Speed
@@ -55,16 +57,22 @@ Row = tuple[str, Callable[[Report], str]]
 """A label, and what stands behind it for each folder."""
 
 
-def page(reports: Sequence[Report], asked: Question, width: int) -> Iterator[RenderableType]:
-    """All that was found, in ``width`` columns of text."""
+def page(
+    reports: Sequence[Report], failures: Mapping[str, StorageError], asked: Question, width: int
+) -> Iterator[RenderableType]:
+    """All that was found, in ``width`` columns of text; last, which folders could not be tried out."""
+    several = len(reports) + len(failures) > 1
     for report in reports:
         yield from _heading(report, asked)
-    yield ""
-    yield from _measured(reports, asked, width)
-    for report in reports:
-        yield from _judged(report, len(reports) > 1, width)
-    yield ""
-    yield from _advice(reports, asked)
+    if reports:
+        yield ""
+        yield from _measured(reports, asked, width)
+        for report in reports:
+            yield from _judged(report, len(reports) > 1, width)
+        yield ""
+        yield from _advice(reports, several, asked)
+    for path, error in failures.items():
+        yield Text.assemble(text(f"{path}: was not tried out: {message_of(error)}", "bold red"), overflow="fold")
 
 
 def fastest(reports: Sequence[Report], asked: Question) -> Report | None:
@@ -174,18 +182,19 @@ def _style(verdict: Verdict) -> str:
     return "green" if verdict.good else "bold red" if verdict.fatal else "yellow"
 
 
-def _advice(reports: Sequence[Report], asked: Question) -> Iterator[Text]:
+def _advice(reports: Sequence[Report], several: bool, asked: Question) -> Iterator[Text]:
     best = fastest(reports, asked)
     if best is not None:
         yield Text.assemble(text(_compared(best, reports, asked)), overflow="fold")
         yield Text("")
     for report in reports:
-        before = f"{report.path}: " if len(reports) > 1 else ""
+        before = f"{report.path}: " if several else ""
         if not report.usable:
             names = " and ".join(one.name for one in report.verdicts if one.fatal)
             yield text(f"{before}holdfast cannot keep a run here, for {names}. Choose another folder.", "bold red")
         elif not report.has_room(asked.size):
-            yield text(f"{before}a state of {wording.size(asked.size)} does not fit here.", "bold red")
+            words = f"{before}a state of {wording.size(asked.size)} does not fit here. --size says how large yours is."
+            yield Text.assemble(text(words, "bold red"), overflow="fold")
         elif report.estimate is not None:
             phrase = text(f'save="{report.estimate.phrase}"', "bold")
             yield Text.assemble(text(before), phrase, text(_why(report.estimate), "dim"), overflow="fold")

@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast import wording
 from holdfast.cli import arguments
 from holdfast.errors import StorageError
 
@@ -30,14 +32,23 @@ Mtbf = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was measured: a report for each folder that could be tried out, and, by path, why others could not."""
+
+    reports: Sequence[Report]
+    failures: Mapping[str, StorageError]
+    memory: MemorySpeed
+
+
 def probe(
     paths: Paths, size: Size = "2 GiB", sample: Sample = "1 GiB", mtbf: Mtbf = "24 hours",
     as_json: arguments.AsJson = False,
 ) -> None:  # fmt: skip
     """Try out what the storage of folders can do and how fast, and say what that means for checkpoints there.
 
-    Works in a hidden folder inside, which is removed again, and touches nothing else. Exit code 8: holdfast cannot
-    keep a run there.
+    Works in a hidden folder inside, which is removed again, and touches nothing else. Exit code 8: in one of them,
+    holdfast cannot keep a run of such a state.
     """
     from holdfast.cli.comparison import Question, page
     from holdfast.cli.output import console, print_all, print_json
@@ -49,13 +60,13 @@ def probe(
         mean_time_between_failures=arguments.duration(mtbf, "--mtbf"),
     )
     with _removing_on_signals():
-        reports, memory = _reports(paths, asked)
+        findings = _findings(paths, asked)
     if as_json:
-        print_json(_record(reports, asked, memory))
+        print_json(_record(findings, asked))
     else:
         target = console()
-        print_all(target, *page(reports, asked, target.width))
-    if not all(one.usable for one in reports):
+        print_all(target, *page(findings.reports, findings.failures, asked, target.width))
+    if _obstacles(findings, asked):
         raise typer.Exit(StorageError.exit_code)
 
 
@@ -78,11 +89,9 @@ def _removing_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _reports(paths: Sequence[str], asked: Question) -> tuple[list[Report], MemorySpeed]:
-    """Wrong paths are refused before anything is measured."""
-    from holdfast.cli.comparison import Report
+def _findings(paths: Sequence[str], asked: Question) -> Findings:
+    """Wrong paths are refused before anything is measured; of several, one that fails does not hide the others."""
     from holdfast.cli.progress import progress_bar
-    from holdfast.cli.verdicts import verdicts
     from holdfast.engine.memory import allowed_memory
     from holdfast.engine.memory_speed import measure_memory
     from holdfast.engine.place import nearest_folder
@@ -90,13 +99,27 @@ def _reports(paths: Sequence[str], asked: Question) -> tuple[list[Report], Memor
     from holdfast.storage.probe import probe
 
     folders, allowed = [nearest_folder(path) for path in paths], allowed_memory()
+    found: dict[str, Probe] = {}
+    failures: dict[str, StorageError] = {}
     with progress_bar("probing", 2 * asked.sample * len(paths)) as advance:
-        found = [probe(one, asked.sample, BLOCK_SIZE, memory=allowed, advance=advance) for one in folders]
+        for path, folder in zip(paths, folders, strict=True):
+            try:
+                found[path] = probe(folder, asked.sample, BLOCK_SIZE, memory=allowed, advance=advance)
+            except StorageError as error:
+                if len(paths) == 1:
+                    raise
+                failures[path] = error
     memory = measure_memory()
-    return [
-        Report(path, _is_there(path, one), one, verdicts(one, asked.size), _estimate(one, asked, memory, allowed))
-        for path, one in zip(paths, found, strict=True)
-    ], memory
+    reports = [_report(path, one, asked, memory, allowed) for path, one in found.items()]
+    return Findings(reports, failures, memory)
+
+
+def _report(path: str, found: Probe, asked: Question, memory: MemorySpeed, allowed: int | None) -> Report:
+    from holdfast.cli.comparison import Report
+    from holdfast.cli.verdicts import verdicts
+
+    estimated = _estimate(found, asked, memory, allowed)
+    return Report(path, _is_there(path, found), found, verdicts(found, asked.size), estimated)
 
 
 def _is_there(path: str, found: Probe) -> bool:
@@ -116,20 +139,34 @@ def _estimate(found: Probe, asked: Question, memory: MemorySpeed, allowed: int |
     return estimate(asked.size, rates, asked.mean_time_between_failures, allowed)
 
 
-def _record(reports: Sequence[Report], asked: Question, memory: MemorySpeed) -> dict[str, Any]:
+def _record(findings: Findings, asked: Question) -> dict[str, Any]:
     import msgspec
 
     from holdfast.cli.comparison import fastest
+    from holdfast.cli.output import describe
 
-    best, unusable = fastest(reports, asked), [one.path for one in reports if not one.usable]
-    message = f"holdfast cannot keep a run in {', '.join(unusable)}"
+    best, obstacles = fastest(findings.reports, asked), _obstacles(findings, asked)
     return {
         "size": asked.size,
         "sample": asked.sample,
         "mean_time_between_failures": asked.mean_time_between_failures,
-        "memory": msgspec.to_builtins(memory),
-        "places": [msgspec.to_builtins(one) for one in reports],
+        "memory": msgspec.to_builtins(findings.memory),
+        "places": [msgspec.to_builtins(one) | {"fits": one.has_room(asked.size)} for one in findings.reports],
+        "failed": [{"path": path, "error": describe(error)} for path, error in findings.failures.items()],
         "fastest": best.path if best is not None else None,
-        "ok": not unusable,
-        "error": {"kind": StorageError.kind, "message": message} if unusable else None,
+        "ok": not obstacles,
+        "error": {"kind": StorageError.kind, "message": "; ".join(obstacles)} if obstacles else None,
     }
+
+
+def _obstacles(findings: Findings, asked: Question) -> list[str]:
+    """Why a run of such a state cannot be kept in one or other of the folders."""
+    from holdfast.cli.output import message_of
+
+    unusable = [one.path for one in findings.reports if not one.usable]
+    full = [one.path for one in findings.reports if not one.has_room(asked.size)]
+    return [
+        *([f"holdfast cannot keep a run in {', '.join(unusable)}"] if unusable else []),
+        *([f"a state of {wording.size(asked.size)} does not fit in {', '.join(full)}"] if full else []),
+        *map(message_of, findings.failures.values()),
+    ]

@@ -49,7 +49,7 @@ def _sync(trial: Trial, found: Probe) -> Verdict:
     if found.speed is not None and found.speed.sync.median > SLOW_SYNC:
         total = wording.duration(SYNCS * found.speed.sync.median)
         return Verdict("fsync", False, f"slow: the {SYNCS} of a save take {total}, however small it is")
-    return Verdict("fsync", True, "what was committed survives a power cut")
+    return Verdict("fsync", True, "what was committed survives a power cut, if the disk keeps its word")
 
 
 def _rename(trial: Trial) -> Verdict:
