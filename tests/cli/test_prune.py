@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from holdfast import Every, HoldfastWarning, KeepLast, Run, Saver, checkpoints
+from holdfast import Every, HoldfastWarning, KeepLast, Run, Saver, checkpoints, wording
 from holdfast.engine import holds
 from tests import damage
 from tests.harness.small import small, train
@@ -31,8 +31,18 @@ def test_a_dry_run_says_what_would_go_and_why_the_rest_stays(holdfast, run_folde
     assert done.code == 0
     assert "step-00000002.a0001.n0001 goes: no phrase keeps it" in done.words
     assert "step-00000004.a0001.n0002 every 4 steps" in done.words
-    assert "2 checkpoints would be deleted, 2 kept" in done.words
+    size = sum(one.size for one in checkpoints(run_folder) if one.progress.step in (2, 6))
+    assert f"2 checkpoints would be deleted, 2 kept; {wording.size(size)} would be freed" in done.words
     assert steps(run_folder) == [2, 4, 6, 8]
+
+
+def test_broken_ones_are_left_alone_and_counted(holdfast, run_folder):
+    """Nobody knows what a phrase would say of them."""
+    broken = run_folder / checkpoints(run_folder)[0].name
+    (broken / "manifest.json").write_text("{}")
+    done = holdfast("prune", run_folder, "--keep", "last 1")
+    assert "1 broken one left alone: holdfast ls names what is wrong" in done.words
+    assert broken.is_dir()
 
 
 def test_what_no_phrase_keeps_is_deleted(holdfast, run_folder):

@@ -29,7 +29,7 @@ def test_one_checkpoint_verifies(holdfast, newest):
     assert done.json == {
         "folder": str(newest.parent),
         "ok": True,
-        "checkpoints": [{"name": NEWEST, "ok": True, "error": None, "shared": {}}],
+        "checkpoints": [{"name": NEWEST, "ok": True, "error": None, "shared": {}, "copy": None}],
         "error": None,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from pathlib import Path
@@ -55,6 +56,26 @@ def test_rot_in_a_shared_file_is_named_for_all_that_share_it(
         assert f"{sign} {name}" in words
     assert words.count(f"{FROZEN}: bytes 0 to 151,552 are not the ones that were committed") == 3
     assert f"{FROZEN} is one file on disk for {names[1]}, {names[3]}, {names[5]}." in words
+
+
+def test_the_whole_copy_of_a_rotten_file_is_named_and_mends_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """Copied over the file, it mends all that share it."""
+    adapt(folder, 6)
+    names = History(folder).checkpoints
+    rot(folder / names[5] / FROZEN)
+    main(["verify", str(folder), "--json"])
+    found = json.loads(capsys.readouterr().out)["checkpoints"]
+    whole = f"{names[4]}/{FROZEN}"
+    assert [one["copy"] for one in found] == [
+        {"damaged": f"{name}/{FROZEN}", "whole": whole} if number % 2 else None for number, name in enumerate(names)
+    ]
+    main(["verify", str(folder)])
+    words = f"{whole} is whole and has the same bytes: copied over {names[5]}/{FROZEN}, it mends that."
+    assert words in " ".join(capsys.readouterr().out.split())
+    (folder / names[5] / FROZEN).write_bytes((folder / whole).read_bytes())
+    assert main(["verify", str(folder)]) == 0
 
 
 def test_a_resume_falls_back_to_the_checkpoint_before_the_rotten_one(folder: Path) -> None:

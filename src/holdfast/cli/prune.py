@@ -38,6 +38,11 @@ class Verdict:
     reason: str
     gone: bool = False
 
+    @property
+    def deleted(self) -> bool:
+        """Whether this command deletes it."""
+        return not self.kept and not self.gone
+
 
 def prune(
     run: arguments.Run, keep: Keep = None, abandoned: Abandoned = False, dry_run: DryRun = False,
@@ -46,18 +51,22 @@ def prune(
     """Delete the checkpoints that no --keep phrase keeps. The one a resume continues from and pinned ones stay."""
     from holdfast.cli.output import console, print_all, print_json
     from holdfast.cli.survey import survey
+    from holdfast.engine.sharing import bodies, on_disk
 
     if not keep and not abandoned:
         raise UsageError('prune needs to know what stays: --keep "last 3", for example; or what goes: --abandoned.')
     found = survey(arguments.run_folder(run))
     verdicts = _plan(found, keep or [], abandoned)
     _warn_of_last_copies(found.storage, [name for name, one in verdicts.items() if not one.kept])
+    files = bodies(found.storage, found.entries)
     if not dry_run:
         verdicts = {name: one if one.kept else _deleted(found.storage, name, one) for name, one in verdicts.items()}
     if as_json:
         print_json([{"name": name, "kept": one.kept, "reason": one.reason} for name, one in verdicts.items()])
     else:
-        print_all(console(), *_page(verdicts, dry_run))
+        staying = [one for one in found.entries if not verdicts[one.name].deleted]
+        freed = found.on_disk - on_disk(files, staying)
+        print_all(console(), *_page(verdicts, freed, len(found.broken), dry_run))
 
 
 def _warn_of_last_copies(storage: LocalStorage, going: Sequence[str]) -> None:
@@ -137,19 +146,26 @@ def _check_metrics(policy: KeepPolicy, checkpoints: Sequence[Kept]) -> None:
             raise UsageError(f"--keep: nothing was deleted: {unknown_metric(one.metric, known)}")
 
 
-def _page(verdicts: Mapping[str, Verdict], dry_run: bool) -> list[RenderableType]:
+def _page(verdicts: Mapping[str, Verdict], freed: int, broken: int, dry_run: bool) -> list[RenderableType]:
     from holdfast.cli.tables import marked, text
 
     kept = sum(one.kept for one in verdicts.values())
-    deleted = sum(not one.kept and not one.gone for one in verdicts.values())
-    verb = "would be deleted" if dry_run else "deleted"
+    deleted = sum(one.deleted for one in verdicts.values())
+    verbs = ("would be deleted", "would be freed") if dry_run else ("deleted", "freed")
     lines: list[RenderableType] = [
         marked("✓", "green", [f"{name}  {one.reason}"])
         if one.kept
         else marked("✗", "red", [f"{name}  {_fate(one, dry_run)}: {one.reason}"])
         for name, one in verdicts.items()
     ]
-    return [*lines, text(f"{wording.count(deleted, 'checkpoint')} {verb}, {kept} kept")]
+    lines.append(
+        text(f"{wording.count(deleted, 'checkpoint')} {verbs[0]}, {kept} kept; {wording.size(freed)} {verbs[1]}")
+    )
+    if broken:
+        lines.append(
+            text(f"{wording.count(broken, 'broken one')} left alone: holdfast ls names what is wrong", "yellow")
+        )
+    return lines
 
 
 def _fate(verdict: Verdict, dry_run: bool) -> str:

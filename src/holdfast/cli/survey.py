@@ -11,7 +11,7 @@ from holdfast.engine.catalog import Broken, Catalog, Entry, shard_files
 from holdfast.engine.lineage import find_abandoned, find_damaged, find_foreign, find_futile, resume_order
 from holdfast.engine.pins import pinned
 from holdfast.engine.run_folder import AttemptRecord, read_attempts, read_folders
-from holdfast.engine.sharing import Shared, bodies, shared
+from holdfast.engine.sharing import Shared, bodies, on_disk, shared
 from holdfast.errors import HoldfastError
 from holdfast.storage.local import LocalStorage
 
@@ -74,14 +74,13 @@ def survey(storage: LocalStorage) -> Survey:
     futile = find_futile(home, (one for _, entries in folders for one in entries), attempts)
     place, name = _next(folders, attempts, futile)
     here, files = place is storage, bodies(storage, listing.entries)
-    twice = sum((len(one.names) - 1) * one.status.size for one in files)
     return Survey(
         storage=storage, entries=listing.entries, broken=listing.broken, attempts=tuple(attempts),
         abandoned=find_abandoned(listing.entries, attempts), foreign=find_foreign(storage, listing.entries),
         damaged=find_damaged(storage, attempts),
         futile=futile, pinned=pinned(storage), resume=name if here else None,
         elsewhere=Elsewhere(name, place.root) if place is not None and not here else None,
-        shared=shared(files), on_disk=sum(one.size for one in listing.entries) - twice,
+        shared=shared(files), on_disk=on_disk(files, listing.entries),
     )  # fmt: skip
 
 

@@ -30,13 +30,15 @@ Tampering = Annotated[
 class Verdict:
     """How the check of one checkpoint ended.
 
-    ``shared`` are, by name, those of its files that others have too, with the names of those.
+    ``shared`` are, by name, those of its files that others have too, with the names of those. ``copy`` are, where a
+    file is damaged, the paths of it and of one that is whole and has the same bytes.
     """
 
     name: str
     size: int
     error: HoldfastError | None
     shared: Mapping[str, list[str]] = field(default_factory=dict)
+    copy: tuple[str, str] | None = None
 
 
 def verify(
@@ -62,22 +64,32 @@ def verify(
 def _verdicts(place: Place, tampering: bool) -> list[Verdict]:
     from holdfast.cli.progress import progress_bar
     from holdfast.cli.records import age_of
-    from holdfast.engine.sharing import bodies, shared
+    from holdfast.engine.sharing import bodies, shared, whole_copies
     from holdfast.engine.verify import bytes_to_read
 
     entries, broken = _claimed(place)
-    together = shared(bodies(place.storage, entries))
+    files = bodies(place.storage, entries)
+    together = shared(files)
     verdicts = [Verdict(one.name, 0, one.error) for one in broken]
     with progress_bar("verifying", sum(map(bytes_to_read, entries))) as advance:
         whole: Whole = set()
         found = [(one, _error(place.storage, one, tampering, advance, whole)) for one in entries]
-    checked = [Verdict(one.name, one.size, error, together.get(one.name, {})) for one, error in found]
+    copies = whole_copies(files, whole)
+    checked = [
+        Verdict(one.name, one.size, error, together.get(one.name, {}), _copy_for(error, copies)) for one, error in found
+    ]
     if place.name is None:
         # A run under way deletes old checkpoints: one that went while it was being read is gone, not damaged.
         there = set(place.storage.list())
         checked = [one for one in checked if one.error is None or one.name in there]
     verdicts += checked
     return sorted(verdicts, key=lambda one: age_of(one.name))
+
+
+def _copy_for(error: HoldfastError | None, copies: Mapping[str, str]) -> tuple[str, str] | None:
+    """The damaged file that the error begins with, and its like, if there is one."""
+    path = str(error).partition(":")[0]
+    return (path, copies[path]) if isinstance(error, CorruptError) and path in copies else None
 
 
 def _claimed(place: Place) -> tuple[Sequence[Entry], Sequence[Broken]]:
@@ -133,6 +145,7 @@ def _record(storage: LocalStorage, verdicts: Sequence[Verdict]) -> dict[str, Any
                 "ok": one.error is None,
                 "error": describe(one.error) if one.error else None,
                 "shared": dict(one.shared),
+                "copy": dict(zip(("damaged", "whole"), one.copy, strict=True)) if one.copy else None,
             }
             for one in verdicts
         ],
@@ -161,6 +174,8 @@ def _page(verdicts: Sequence[Verdict]) -> Iterator[RenderableType]:
             yield broken_lines(Broken(one.name, one.error))
         else:
             yield marked("✓", "bold green", [text(f"{one.name}  {wording.size(one.size)}")])
+    for damaged, like in dict.fromkeys(one.copy for one in verdicts if one.copy is not None):
+        yield text(f"{like} is whole and has the same bytes: copied over {damaged}, it mends that.", "yellow")
     for file, names in _together(verdicts):
         yield text(f"{file} is one file on disk for {', '.join(names)}.", "dim")
     yield text(f"{_summary(verdicts)}.", "bold red" if _worst(verdicts) else "")

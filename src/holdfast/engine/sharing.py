@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from holdfast.engine.catalog import Catalog, Entry, shard_files
+from holdfast.engine.verify import Whole
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.format.names import CheckpointName
 from holdfast.storage.base import FileStatus, Storage
@@ -61,6 +62,20 @@ def shared(found: Iterable[Body]) -> Shared:
             others = [other.entry.name for other in body.names if other is not one]
             them.setdefault(one.entry.name, {})[one.file] = others
     return them
+
+
+def on_disk(found: Iterable[Body], entries: Collection[Entry]) -> int:
+    """Bytes that these checkpoints take up together: a file that several of them have counts once."""
+    names = {one.name for one in entries}
+    shares = ((body, sum(one.entry.name in names for one in body.names)) for body in found)
+    return sum(one.size for one in entries) - sum((count - 1) * body.status.size for body, count in shares if count)
+
+
+def whole_copies(found: Iterable[Body], whole: Whole) -> dict[str, str]:
+    """By path, for files that are not ``whole``, another file on disk that is, and has what they should have."""
+    names = [(name, (body.status.body, name.record) in whole) for body in found for name in body.names]
+    copies = {name.record: name.path for name, is_whole in names if is_whole}
+    return {name.path: copies[name.record] for name, is_whole in names if not is_whole and name.record in copies}
 
 
 def left_with_one(catalog: Catalog, going: Collection[str]) -> list[str]:
