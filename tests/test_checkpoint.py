@@ -409,6 +409,16 @@ def test_what_fits_is_loaded_if_that_is_enough(run_folder):
     assert "model/extra.bias: missing" in str(report)
 
 
+def test_a_module_that_nothing_fits_is_refused(run_folder):
+    """Also with ``strict=False``: under names with another prefix, training would go on from the initial weights."""
+    wrapped = torch.nn.ModuleDict({"wrapped": Tiny()})
+    before = bits(wrapped)
+    with pytest.raises(MisfitError, match=r"model/wrapped\.embedding\.weight: missing") as caught:
+        latest(run_folder).load_into(model=wrapped, strict=False)
+    assert "model/embedding.weight: unexpected" in str(caught.value)
+    assert same(bits(wrapped), before)
+
+
 def test_nothing_loaded_is_never_a_success(run_folder):
     """Also with ``strict=False`` something has to be loaded."""
     with pytest.raises(MisfitError, match="modle: missing"):
@@ -429,13 +439,23 @@ def test_dtypes_are_converted_only_when_asked_for(run_folder):
     """A model of another dtype is refused, or converted and reported tensor by tensor."""
     model = Tiny().half()
     before = bits(model)
-    with pytest.raises(MisfitError, match=r"model/embedding.weight: dtype float32 in the checkpoint, float16 here"):
+    with pytest.raises(
+        MisfitError, match=r"model/embedding.weight: dtype float32 in the checkpoint, float16 here"
+    ) as no:
         latest(run_folder).load_into(model=model)
+    assert "Build them as they were when they were saved, or convert with cast=True:" in str(no.value)
     assert same(bits(model), before)
     report = latest(run_folder).load_into(cast=True, model=model)
     assert torch.equal(model.embedding.weight, _loaded(run_folder).embedding.weight.half())
     assert "model/embedding.weight" in report.converted
     assert "converted from float32 to float16" in str(report)
+
+
+def test_an_object_of_another_kind_is_refused(run_folder):
+    """What it is here and there is said, and once that nothing was changed."""
+    with pytest.raises(MisfitError, match=r"another kind of object \(module; here: container\)") as caught:
+        latest(run_folder).load_into(model={})
+    assert str(caught.value).count("nothing was changed") == 1
 
 
 def test_objects_without_a_state_are_refused(run_folder):

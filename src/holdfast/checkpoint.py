@@ -26,6 +26,7 @@ from holdfast.hints import did_you_mean, unknown_metric
 from holdfast.policies.best import Mode, check_metric
 from holdfast.policies.keep import described
 from holdfast.state.adapt import adapt_if_possible
+from holdfast.state.fit import NOT_CONVERTED
 from holdfast.state.item import Item, Restore, resolved
 from holdfast.state.loading import INTERNAL, fit, load
 from holdfast.state.tree import decode
@@ -201,9 +202,10 @@ class Checkpoint:
         """Loads items of the checkpoint into the objects given under their names: ``load_into(model=model)``.
 
         Objects are what `Run` takes in ``state``. Nothing is changed before all is known to fit. With ``strict=False``
-        what fits is loaded and the report says what does not; with ``cast`` tensors of another dtype are converted, and
-        reported. Every byte is verified as it arrives in its place, in one pass over the files of these items. With
-        ``verify_first`` there is a pass before, and damage leaves the objects as they were.
+        what fits is loaded and the report says what does not; a module that nothing fits is refused all the same. With
+        ``cast`` tensors of another dtype are converted, and reported. Every byte is verified as it arrives in its
+        place, in one pass over the files of these items. With ``verify_first`` there is a pass before, and damage
+        leaves the objects as they were.
 
         Raises `UsageError` for an object that cannot be loaded into and `MisfitError` that lists every difference; then
         nothing was changed. Raises `CorruptError` for damaged files; without ``verify_first``, modules, tensors and
@@ -219,9 +221,10 @@ class Checkpoint:
         gone = [f"{name}: missing, it is given here but not in the checkpoint" for name in absent]
         hints = [did_you_mean(name, left) for name in absent]
         if problems or (gone and strict) or not restores:
+            convertible = any(one.endswith(NOT_CONVERTED) for one in problems)
             raise MisfitError(
                 f"{self.name} does not fit the objects given; nothing was changed. It has: {_list(self.items)}. "
-                "Build them as they were when they were saved:",
+                f"Build them as they were when they were saved{', or convert with cast=True' * convertible}:",
                 (*(f"{one}.{hint}" for one, hint in zip(gone, hints, strict=True)), *problems),
             )
         require_unchanged(self._storage, self._entry)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from holdfast.errors import MisfitError
 from holdfast.types import ItemRecord, TensorSpec
 
+NOT_CONVERTED = "(not converted)"
+"""The end of a problem that a cast would solve."""
+
 
 @dataclass(slots=True)
 class Fit:
@@ -31,7 +34,7 @@ class Fit:
         if self.cast:
             self.notes.append(f"{self.path}/{name}: converted from {stored.dtype} to {live.dtype}")
         else:
-            self.problems.append(f"{name}: dtype {stored.dtype} in the checkpoint, {live.dtype} here (not converted)")
+            self.problems.append(f"{name}: dtype {stored.dtype} in the checkpoint, {live.dtype} here {NOT_CONVERTED}")
         return self.cast
 
     def names(self, stored: set[str], live: set[str]) -> None:
@@ -61,8 +64,8 @@ def check_kind(path: str, record: ItemRecord, kind: str) -> None:
     """Raises `MisfitError` if the checkpoint holds something else under this name."""
     if record.kind != kind:
         raise MisfitError(
-            f"{path!r}: the checkpoint holds the state of another kind of object ({record.kind}; here: {kind}); "
-            f"nothing was changed. Give the run the object that was saved under this name."
+            f"{path!r}: the checkpoint holds the state of another kind of object ({record.kind}; here: {kind}). "
+            f"Give the object that was saved under this name."
         )
 
 

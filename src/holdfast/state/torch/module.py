@@ -80,6 +80,9 @@ class ModuleItem:
         fit = Fit(self._path, strict, cast)
         placing = _Placing(self._path, self._prefix, record, self._module, fit)
         state = placing.state(record.tree)
+        if record.tensors and not placing.scattering.targets:
+            # Another model, or names with another prefix: what trains on would be what it was initialized with.
+            fit.refuse()
         notes = fit.settle()
         _set_metadata(state, placing.versions(record.metadata.get(_VERSIONS)))
         return ModuleRestore(self._path, self._module, placing.scattering.targets, notes, state, placing.live, strict)
