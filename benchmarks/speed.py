@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tensors", type=int, default=TENSORS, help=f"tiny ones (default {TENSORS})")
     made.add_argument("--repetitions", type=int, default=REPETITIONS, help=f"default {REPETITIONS}")
     made.add_argument("--saves", type=int, default=SAVES, help=f"of each kind in one process (default {SAVES})")
-    made.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"contenders: {', '.join(NAMES)}")
+    made.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"contenders: {'; '.join(NAMES)}")
     made.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default cpu)")
     made.add_argument("--scratch", type=Path, help="a folder on the disk that is measured (default: the temporary one)")

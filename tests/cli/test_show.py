@@ -14,7 +14,7 @@ def test_shows_the_newest_checkpoint(holdfast, run_folder, newest):
     done = holdfast("show", run_folder)
     assert done.code == 0
     for words in (
-        f"{NEWEST} → a resume continues here",
+        f"{NEWEST} → a resume tries this one first",
         "epoch 3 · batch 0 · step 12 · 48 samples",
         "every 2 steps, at end",
         "attempt 2, save 2",

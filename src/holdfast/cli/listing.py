@@ -18,7 +18,7 @@ from holdfast.engine.catalog import Broken, Entry
 
 RESUME, ABANDONED, FOREIGN, DAMAGED, FUTILE, PARTIAL, BROKEN = "→", "⊘", "≠", "⚠", "↺", "◐", "✗"
 LEGEND = {
-    RESUME: "a resume continues here",
+    RESUME: "a resume tries this one first",
     ABANDONED: "left behind by a rollback",
     FOREIGN: "written by another run",
     DAMAGED: "found to be corrupt by a resume",
