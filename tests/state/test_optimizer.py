@@ -379,3 +379,50 @@ def test_an_optimizer_that_loads_by_itself_gets_plain_lists(save, load):
     optimizer = Own(net().parameters(), lr=0.1)
     load(optimizer, save(optimizer))
     assert type(optimizer.loaded["param_groups"][0]["params"]) is list
+
+
+def _channels_last() -> nn.Module:
+    return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+
+def _transposed() -> nn.Module:
+    layer = nn.Conv2d(3, 4, 3)
+    layer.weight = nn.Parameter(torch.randn(3, 3, 3, 4).permute(3, 2, 1, 0))
+    return layer
+
+
+class Own(optim.AdamW):
+    """Loads its state in a way of its own."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+
+
+@pytest.mark.parametrize("model", [_channels_last, _transposed])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.Adam(p, fused=True),
+        lambda p: optim.SGD(p, lr=0.1, momentum=0.9, fused=True),
+        lambda p: Own(p, fused=True),
+    ],
+    ids=["adam", "sgd", "own"],
+)
+def test_what_is_kept_of_a_parameter_lies_in_memory_as_that_does(save, load, model, make):
+    """A fused step takes the memory of both as it comes: in another order the state would be that of other weights."""
+
+    def steps(model: nn.Module, optimizer: optim.Optimizer, first: int) -> None:
+        for seed in range(first, first + 2):
+            model(torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(seed))).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    torch.manual_seed(0)
+    whole, fresh = model(), model()
+    optimizer, restored = make(whole.parameters()), make(fresh.parameters())
+    steps(whole, optimizer, 0)
+    load(fresh, save(whole))
+    load(restored, save(optimizer))
+    steps(whole, optimizer, 2)
+    steps(fresh, restored, 2)
+    assert torch.equal(fresh.weight, whole.weight)

@@ -28,7 +28,7 @@ class Memory(Protocol):
 
     def spec_of(self, leaf: Any, path: str, /) -> TensorSpec: ...
 
-    def new(self, spec: TensorSpec, path: str, /, *device: Any) -> tuple[Any, Target]: ...
+    def new(self, spec: TensorSpec, path: str, /, *place: Any) -> tuple[Any, Target]: ...
 
 
 def tag_of(value: object) -> str | None:
@@ -95,15 +95,15 @@ class Gathering:
 class Scattering:
     """Finds or makes the tensors that a decoded value refers to, and the targets that fill them.
 
-    A live leaf of the same name, dtype and shape is filled in place; any other is new: on the CPU, unless ``device_of``
-    tells for its name where else a tensor is needed. ``in_place`` says that some were live: what is read into those
-    cannot be taken back.
+    A live leaf of the same name, dtype and shape is filled in place; any other is new: on the CPU, unless ``place_of``
+    tells for its name on which device a tensor is needed, and like which other one it has to lie there. ``in_place``
+    says that some were live: what is read into those cannot be taken back.
     """
 
     path: str
     specs: Mapping[str, TensorSpec]
     live: Mapping[str, Any] = field(default_factory=dict)
-    device_of: Callable[[str], Any] | None = None
+    place_of: Callable[[str], tuple[Any, Any]] | None = None
     targets: dict[str, Target] = field(default_factory=dict)
     in_place: bool = False
     _leaves: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Scattering:
 
     def new(self, tag: str, name: str) -> Any:
         """A new leaf for the stored bytes of ``name``."""
-        where = () if self.device_of is None or tag != TENSOR else (self.device_of(name),)
+        where = () if self.place_of is None or tag != TENSOR else self.place_of(name)
         leaf, self.targets[name] = memory(tag).new(self.specs[name], f"{self.path}/{name}", *where)
         return leaf
 

@@ -53,7 +53,7 @@ class OptimizerItem:
             check_class(fit, record, self._optimizer)
         fit.refuse()
         places = _Places(self._optimizer, self._prefix)
-        scattering = Scattering(self._path, stored_specs(record, self._path), places.live(), places.device_of)
+        scattering = Scattering(self._path, stored_specs(record, self._path), places.live(), places.place_of)
         state = decode(record.tree, scattering)
         _compare_state(fit, state, self._optimizer)
         saved, here = record.metadata.get("class"), type(self._optimizer).__qualname__
@@ -96,29 +96,32 @@ class _Places:
     """Where what is stored of an optimizer goes: into what it keeps already, or else beside its parameters.
 
     Otherwise torch would have to bring it to a device, from the CPU. What ``load_state_dict`` of somebody else's makes
-    of it is not known: there it goes into new tensors on the CPU.
+    of it is not known: there it goes into new tensors on the CPU. A fused step goes through the memory of a parameter
+    and of its state side by side, whatever their strides say: so these lie alike, as they did when it made them.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, prefix: str) -> None:
-        known = type(optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict
-        self._parameters = [one for group in optimizer.param_groups for one in group["params"]] if known else []
+        self._known = type(optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict
+        self._parameters = [one for group in optimizer.param_groups for one in group["params"]]
         self._optimizer, self._prefix = optimizer, prefix
 
     def live(self) -> dict[str, torch.Tensor]:
         """What it keeps, by name, if that shares its memory with nothing else that it knows of."""
         kept = {
             f"{self._prefix}state/{number}/{name}": one
-            for number, parameter in enumerate(self._parameters)
+            for number, parameter in enumerate(self._parameters if self._known else ())
             for name, one in _kept(self._optimizer, parameter).items()
             if type(one) is torch.Tensor and one.layout == torch.strided and not one.is_meta
         }
         shared = Counter(map(_storage, itertools.chain(kept.values(), self._parameters)))
         return {name: one for name, one in kept.items() if shared[_storage(one)] == 1}
 
-    def device_of(self, name: str) -> torch.device:
+    def place_of(self, name: str) -> tuple[torch.device, torch.Tensor | None]:
+        """The device, and the parameter like which it lies there."""
         found = _KEPT.fullmatch(name.removeprefix(self._prefix))
         number = int(found[1]) if found is not None and found[2] != "step" else len(self._parameters)
-        return self._parameters[number].device if number < len(self._parameters) else torch.device("cpu")
+        parameter = self._parameters[number] if number < len(self._parameters) else None
+        return parameter.device if self._known and parameter is not None else torch.device("cpu"), parameter
 
 
 def _kept(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[Any, Any]:

@@ -164,10 +164,25 @@ def target(tensor: torch.Tensor, path: str, spec: TensorSpec | None = None) -> T
     return TensorTarget(tensor, spec or spec_of(tensor, path))
 
 
-def new(spec: TensorSpec, path: str, device: torch.device = _CPU) -> tuple[torch.Tensor, TensorTarget]:
-    """A new tensor, its elements not set, and the target that fills it."""
+def new(
+    spec: TensorSpec, path: str, device: torch.device = _CPU, like: torch.Tensor | None = None
+) -> tuple[torch.Tensor, TensorTarget]:
+    """A new tensor, its elements not set, and the target that fills it.
+
+    Its elements lie in the order of those of ``like``, if that has the same shape.
+    """
     tensor = empty(spec, path, device)
-    return tensor, TensorTarget(tensor, spec, tensor if tensor.is_cpu else None)
+    if like is not None and _is_ordered(like, spec):
+        with torch._C.DisableTorchFunctionSubclass():
+            tensor = torch.empty_like(like.detach(), dtype=tensor.dtype, device=device)
+    return tensor, TensorTarget(tensor, spec, tensor if _is_straight(tensor) else None)
+
+
+def _is_ordered(tensor: torch.Tensor, spec: TensorSpec) -> bool:
+    """Whether the elements lie in an order of their own, as in channels last, and could those of ``spec``."""
+    if is_uninitialized(tensor) or tensor.shape != spec.shape:
+        return False
+    return tensor.layout == torch.strided and not tensor.is_contiguous() and is_plain(tensor)
 
 
 def is_uninitialized(tensor: object) -> bool:
