@@ -208,7 +208,7 @@ class Checkpoint:
         leaves the objects as they were.
 
         Raises `UsageError` for an object that cannot be loaded into and `MisfitError` that lists every difference; then
-        nothing was changed. Raises `CorruptError` for damaged files; without ``verify_first``, modules, tensors and
+        nothing was changed. It is a difference, too, if parameters share memory that the checkpoint has other values for. Raises `CorruptError` for damaged files; without ``verify_first``, modules, tensors and
         what optimizers keep may be partly overwritten then, which a note of the error says; load them once more.
         """
         if not items:

@@ -59,12 +59,44 @@ class ArraySource:
 class ArrayTarget:
     """A numpy array to be filled, of the stored dtype or converted to the array's own."""
 
-    __slots__ = ("_array", "_staging", "spec")
+    __slots__ = ("_array", "_before", "_kept", "_staging", "spec")
 
     def __init__(self, array: Array, path: str, spec: TensorSpec | None = None) -> None:
         self._array = array
         self.spec = spec or spec_of(array, path)
         self._staging: Array | None = None
+        self._before: Array | None = None
+        self._kept: Array | None = None
+
+    def span(self) -> tuple[int, int] | None:
+        """See `holdfast.state.sharing.Live`, as for all that follow."""
+        if not self._array.size:
+            return None
+        reaches = [(size - 1) * stride for size, stride in zip(self._array.shape, self._array.strides, strict=True)]
+        begin = self._array.ctypes.data
+        first, last = sum(min(0, one) for one in reaches), sum(max(0, one) for one in reaches)
+        return begin + first, begin + last + self._array.itemsize
+
+    def identity(self) -> Hashable:
+        known = _identity(self._array, spec_of(self._array, ""))
+        return object() if known is None else known
+
+    def repeats(self) -> bool:
+        return may_repeat(self._array)
+
+    def stage(self) -> None:
+        self._before = self._array.copy()
+        self._kept = self._staging = empty(self.spec, "a staging buffer")
+
+    def agrees(self) -> bool:
+        return self._kept is None or self._array.tobytes() == self._kept.astype(self._array.dtype).tobytes()
+
+    def put_back(self) -> None:
+        if self._before is not None:
+            self._array[...] = self._before
+
+    def settle(self) -> None:
+        self._before = self._kept = None
 
     def buffer(self) -> memoryview:
         if self._staging is None:
@@ -100,6 +132,18 @@ def spec_of(array: Array, path: str) -> TensorSpec:
             path,
         )
     return TensorSpec(name, array.shape)
+
+
+def may_repeat(array: Array) -> bool:
+    """Whether one place in memory may be several elements. Sure of it only if it is not."""
+    if array.flags.c_contiguous or not array.size:
+        return False
+    behind = array.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
+        if size > 1 and stride < behind:
+            return True
+        behind += (size - 1) * stride
+    return False
 
 
 def empty(spec: TensorSpec, path: str) -> Array:

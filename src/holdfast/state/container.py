@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,10 +91,16 @@ class ContainerItem:
         tree = encode(container, self._path, walk)
         return Captured(kind=self.kind, tree=tree, tensors=walk.gathering.sources)
 
-    def prepare(self, record: ItemRecord, *, strict: bool = True, cast: bool = False) -> ContainerRestore:
+    def prepare(
+        self, record: ItemRecord, *, strict: bool = True, cast: bool = False, apart: Collection[str] = ()
+    ) -> ContainerRestore:
+        """See `Item`. Plain tensors and arrays whose names are in ``apart`` give way to new ones."""
         check_kind(self._path, record, self.kind)
         live = _Walk(self._adapt, Gathering(self._path, self._prefix))
         encode(self._container, self._path, live)
+        for name in apart:
+            if not _is_trained(live.gathering.leaves.get(name)):
+                live.gathering.leaves.pop(name, None)
         rebuild = _Rebuild(live, record, Fit(self._path, strict, cast))
         value = decode(record.tree, rebuild)
         if type(value) is not type(self._container):
@@ -143,7 +149,7 @@ class _Rebuild:
     def _leaf(self, tag: str, payload: Json) -> Any:
         """A tensor that is being trained keeps its identity, so it has to fit; any other may be replaced."""
         here = self._live.gathering.leaves.get(payload) if isinstance(payload, str) else None
-        if tag == tag_of(here) and getattr(here, "requires_grad", False):
+        if tag == tag_of(here) and _is_trained(here):
             name = self._scattering.checked(payload)
             if self.fit.leaf(name, self._scattering.specs[name], memory(tag).spec_of(here, name)):
                 self._scattering.fill(tag, name, here)
@@ -204,6 +210,10 @@ class ContainerRestore:
         if isinstance(new, list | deque):
             return [self._merged(live[i] if i < len(live) else None, part) for i, part in enumerate(new)]
         return new
+
+
+def _is_trained(leaf: Any) -> bool:
+    return bool(getattr(leaf, "requires_grad", False))
 
 
 def _refill(container: Any, contents: Any) -> None:

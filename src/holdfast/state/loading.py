@@ -11,7 +11,9 @@ from holdfast.engine.checkpointer import ItemDraft
 from holdfast.engine.read import bytes_of, read
 from holdfast.errors import CorruptError, HoldfastError, MisfitError, StorageError
 from holdfast.garbage import no_collection
+from holdfast.state.container import ContainerItem
 from holdfast.state.item import Captured, Item, Restore, resolved
+from holdfast.state.sharing import Shared, replaceable
 from holdfast.state.tree import capture_tree, restore_tree
 from holdfast.storage.base import Storage
 from holdfast.types import Progressing
@@ -34,6 +36,13 @@ def fit(
             restores[name] = item.prepare(resolved(records, name), strict=strict, cast=cast)
         except MisfitError as error:
             problems += [f"{name}/{problem}" for problem in error.problems] or [str(error)]
+    containers = {name: item for name, item in items.items() if isinstance(item, ContainerItem)}
+    if not problems and any(name in restores and _in_place(restores[name]) for name in containers):
+        found = replaceable(records, {name: one.targets for name, one in restores.items()})
+        for name, leaves in found.items():
+            if name in containers:
+                record = resolved(records, name)
+                restores[name] = containers[name].prepare(record, strict=strict, cast=cast, apart=leaves)
     return restores, problems
 
 
@@ -43,7 +52,8 @@ def load(
     """Reads the bytes into place and applies the restores; if one is refused, takes back those before it.
 
     What is read in place comes last: it cannot be taken back, so whatever else can refuse has to go first. Damage that
-    is found only then leaves those objects half filled, and the error says so.
+    is found only then leaves those objects half filled, and the error says so. What shares its memory is read before
+    all of that, to elsewhere.
     """
     targets = {name: one.targets for name, one in restores.items()}
     advance = _quiet if progressing is None else progressing(f"loading {entry.name}", bytes_of(entry, targets))
@@ -53,8 +63,12 @@ def load(
     try:
         read(storage, entry, {name: targets[name] for name in before}, advance=advance)
         _apply(before, done)
+        shared = Shared.of(entry.manifest.items, {name: targets[name] for name in last})
+        staged, rest = shared.split({name: targets[name] for name in last})
+        read(storage, entry, staged, advance=advance)
+        shared.settle()
         with _half_filled(last):
-            read(storage, entry, {name: targets[name] for name in last}, advance=advance)
+            read(storage, entry, rest, advance=advance)
             _apply(last, done)
     except HoldfastError:
         for one in reversed(done):

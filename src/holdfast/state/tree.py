@@ -28,6 +28,8 @@ class Memory(Protocol):
 
     def spec_of(self, leaf: Any, path: str, /) -> TensorSpec: ...
 
+    def may_repeat(self, leaf: Any, /) -> bool: ...
+
     def new(self, spec: TensorSpec, path: str, /, *place: Any) -> tuple[Any, Target]: ...
 
 
@@ -140,7 +142,8 @@ class Scattering:
         if leaf is None:
             return self.new(tag, name)
         fits = tag_of(leaf) == tag and memory(tag).spec_of(leaf, name) == self.specs[name]
-        return self.fill(tag, name, leaf) if fits and _writable(leaf) else self.new(tag, name)
+        filled = fits and _writable(leaf) and not memory(tag).may_repeat(leaf)
+        return self.fill(tag, name, leaf) if filled else self.new(tag, name)
 
 
 def capture_tree(value: object, path: str, prefix: str = "") -> tuple[Json, dict[str, Source]]:

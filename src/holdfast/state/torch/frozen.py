@@ -46,14 +46,15 @@ def seen(parameter: torch.Tensor, tensor: torch.Tensor) -> Hashable:
 
 def _probed(tensor: torch.Tensor) -> bytes:
     """Some bytes of the memory between the first element and the last."""
-    span = tensor.element_size() * (1 + sum(map(_reach, tensor.shape, tensor.stride()))) if tensor.numel() else 0
+    span = tensor.element_size() * (1 + sum(map(reach, tensor.shape, tensor.stride()))) if tensor.numel() else 0
     size = min(_BYTES, span)
     step = max((span - size) // (_PLACES - 1), 1)
     start = tensor.data_ptr()
     return b"".join([ctypes.string_at(start + at, size) for at in range(0, span - size + 1, step)]) if span else b""
 
 
-def _reach(size: int, stride: int) -> int:
+def reach(size: int, stride: int) -> int:
+    """How many elements of memory the last index of an axis is away from the first."""
     return (size - 1) * stride
 
 

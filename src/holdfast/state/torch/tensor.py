@@ -13,7 +13,7 @@ from holdfast.errors import UnsafeValueError, UnsupportedFormatError
 from holdfast.format.dtypes import DTYPES
 from holdfast.state.torch import device_memory
 from holdfast.state.torch.device_memory import DeviceMemory
-from holdfast.state.torch.frozen import is_frozen, seen
+from holdfast.state.torch.frozen import is_frozen, reach, seen
 from holdfast.types import TensorSpec
 
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
@@ -96,25 +96,64 @@ def _copy_part(image: torch.Tensor, tensor: torch.Tensor, first: int) -> None:
 class TensorTarget:
     """A torch tensor to be filled, of the stored dtype or converted to the tensor's own."""
 
-    __slots__ = ("_remote", "_staging", "_tensor", "spec")
+    __slots__ = ("_before", "_kept", "_new", "_remote", "_staging", "_tensor", "spec")
 
     def __init__(self, tensor: torch.Tensor, spec: TensorSpec, staging: torch.Tensor | None = None) -> None:
         """Of a tensor that is `plain`; ``staging`` is where its bytes are read to, if that is known already."""
         self._tensor = tensor
         self.spec = spec
         self._staging = staging
+        self._new = staging is not None
         self._remote: DeviceMemory | None = None
+        self._before: torch.Tensor | None = None
+        self._kept: torch.Tensor | None = None
 
     def buffer(self) -> memoryview | DeviceMemory:
         if self._remote is None and self._staging is None:
             self._place()
         return _memory(self._staging) if self._staging is not None else self._remote or memoryview(bytearray())
 
-    def _place(self) -> None:
+    def span(self) -> tuple[int, int] | None:
+        """See `holdfast.state.sharing.Live`, as for all that follow."""
+        if self._new or not self._tensor.numel():
+            return None
+        begin = self._tensor.data_ptr()
+        if self._tensor.is_contiguous():
+            return begin, begin + self._tensor.nbytes
+        return begin, begin + _extent(self._tensor)
+
+    def identity(self) -> Hashable:
+        return _identity(self._tensor, spec_of(self._tensor, ""))
+
+    def repeats(self) -> bool:
+        return may_repeat(self._tensor)
+
+    def stage(self) -> None:
+        self._before = cloned(self._tensor.detach())
+        self._count()
+        self._kept = self._staging = empty(self.spec, "a staging buffer")
+
+    def agrees(self) -> bool:
+        return self._kept is None or torch.equal(
+            _bits(self._tensor.detach()), _bits(self._kept.to(self._tensor.device, self._tensor.dtype))
+        )
+
+    def put_back(self) -> None:
+        if self._before is not None:
+            live = _copyable(self._tensor.detach())
+            _distinct(live).copy_(_distinct(_copyable(self._before), live))
+
+    def settle(self) -> None:
+        self._before = self._kept = None
+
+    def _count(self) -> None:
         if not self._tensor.is_inference():
             # Else nobody would see that it is read into: a graph that needs the old values, a save that takes what is
             # frozen for what it was, a snapshot that is just being copied behind training.
             torch.autograd.graph.increment_version(self._tensor)
+
+    def _place(self) -> None:
+        self._count()
         alike = self._tensor.dtype == _DTYPES[self.spec.dtype] and is_dense(self._tensor)
         if alike and self._tensor.numel() and device_memory.accelerator.has(self._tensor):
             self._remote = DeviceMemory.of(self._tensor)
@@ -232,6 +271,27 @@ def _identity(tensor: torch.Tensor, spec: TensorSpec) -> Hashable | None:
 def _is_straight(tensor: torch.Tensor) -> bool:
     """Whether the elements lie in this machine's memory one behind the other, as they are."""
     return tensor.is_cpu and is_dense(tensor)
+
+
+def may_repeat(tensor: torch.Tensor) -> bool:
+    """Whether one place in memory may be several elements, as in what was expanded. Sure of it only if it is not."""
+    if tensor.is_contiguous():
+        return False
+    behind = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride < behind:
+            return tensor.numel() > 0
+        behind += reach(size, stride)
+    return False
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    """The bytes from the first element to behind the last."""
+    return tensor.element_size() * (1 + sum(map(reach, tensor.shape, tensor.stride())))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return cloned(tensor).view(-1).view(torch.uint8)
 
 
 def is_dense(tensor: torch.Tensor) -> bool:
