@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import signal
 from datetime import timedelta
 
 import pytest
@@ -22,6 +23,7 @@ from holdfast import (  # noqa: E402  torch may be missing
     follow,
     latest,
 )
+from holdfast.state.torch.module import ModuleRestore  # noqa: E402
 from holdfast.storage.local import LocalStorage  # noqa: E402
 from tests import damage  # noqa: E402
 from tests.tiny_run import CONFIG, Tiny, train  # noqa: E402
@@ -497,6 +499,38 @@ def _loaded(folder):
     model = Tiny()
     latest(folder).load_into(model=model)
     return model
+
+
+class Counter:
+    """An object whose load somebody may interrupt."""
+
+    interrupts = False
+
+    def __init__(self, count):
+        self.count = count
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        if self.interrupts and state["count"] == 1:
+            raise KeyboardInterrupt
+        self.count = state["count"]
+
+
+@pytest.mark.parametrize("midway", [False, True])
+def test_a_load_that_is_interrupted_takes_back_what_it_can_and_says_the_rest(tmp_path, midway, monkeypatch):
+    """What was handed over is put back; what was being read in place cannot be, and is named."""
+    with Run(tmp_path, state={"first": Counter(1), "other": Counter(1), "model": torch.nn.Linear(2, 1)}) as run:
+        run.save()
+    first, other = Counter(5), Counter(5)
+    other.interrupts = not midway
+    if midway:
+        monkeypatch.setattr(ModuleRestore, "apply", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        latest(tmp_path).load_into(first=first, other=other, model=torch.nn.Linear(2, 1))
+    assert (first.count, other.count) == (5, 5)
+    assert [one.partition(":")[0] for one in getattr(caught.value, "__notes__", [])] == ["model"] * midway
 
 
 def test_a_misspelt_item_that_is_left_out_is_told_the_one_that_was_meant(run_folder):

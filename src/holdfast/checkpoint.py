@@ -208,8 +208,9 @@ class Checkpoint:
         leaves the objects as they were.
 
         Raises `UsageError` for an object that cannot be loaded into and `MisfitError` that lists every difference; then
-        nothing was changed. It is a difference, too, if parameters share memory that the checkpoint has other values for. Raises `CorruptError` for damaged files; without ``verify_first``, modules, tensors and
-        what optimizers keep may be partly overwritten then, which a note of the error says; load them once more.
+        nothing was changed. It is a difference, too, if parameters share memory that the checkpoint has several values
+        for. Raises `CorruptError` for damaged files; without ``verify_first``, modules, tensors and what optimizers
+        keep may be partly overwritten then, as after a Ctrl-C, which a note of the error says; load them once more.
         """
         if not items:
             raise UsageError(f"load_into() takes objects by item name: model=model. It has: {_list(self.items)}.")

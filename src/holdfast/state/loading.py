@@ -9,7 +9,7 @@ from typing import Any
 from holdfast.engine.catalog import Entry
 from holdfast.engine.checkpointer import ItemDraft
 from holdfast.engine.read import bytes_of, read
-from holdfast.errors import CorruptError, HoldfastError, MisfitError, StorageError
+from holdfast.errors import MisfitError
 from holdfast.garbage import no_collection
 from holdfast.state.container import ContainerItem
 from holdfast.state.item import Captured, Item, Restore, resolved
@@ -70,7 +70,7 @@ def load(
         with _half_filled(last):
             read(storage, entry, rest, advance=advance)
             _apply(last, done)
-    except HoldfastError:
+    except BaseException:
         for one in reversed(done):
             # An object that fails once more while it is put back must not hide why the load failed.
             with contextlib.suppress(Exception):
@@ -94,7 +94,7 @@ def _half_filled(names: Iterable[str]) -> Iterator[None]:
     """Says of what was read in place that it cannot be used."""
     try:
         yield
-    except (CorruptError, MisfitError, StorageError) as error:
+    except BaseException as error:
         error.add_note(f"{', '.join(names)}: partly overwritten by now. Load another checkpoint before you use it.")
         raise
 
