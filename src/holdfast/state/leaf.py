@@ -10,7 +10,7 @@ from holdfast.engine.leaves import Target
 from holdfast.errors import CorruptError
 from holdfast.state.fit import Fit, check_kind
 from holdfast.state.item import Captured, stored_specs
-from holdfast.state.tree import TENSOR, Scattering, capture_tree, decode, memory, tag_of
+from holdfast.state.tree import TENSOR, Scattering, capture_tree, decode, is_writable, memory, tag_of
 from holdfast.types import ItemRecord, Json
 
 
@@ -38,7 +38,10 @@ class LeafItem:
                 return NotImplemented
             name = scattering.checked(payload)
             if fit.leaf(name, scattering.specs[name], memory(tag).spec_of(self._leaf, self._path)):
-                scattering.fill(tag, name, self._leaf)
+                if is_writable(self._leaf):
+                    scattering.fill(tag, name, self._leaf)
+                else:
+                    fit.problems.append(f"{name}: a read-only array here; give one that can be written to")
             return self._leaf
 
         if decode(record.tree, place) is not self._leaf:

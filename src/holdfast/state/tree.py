@@ -142,7 +142,7 @@ class Scattering:
         if leaf is None:
             return self.new(tag, name)
         fits = tag_of(leaf) == tag and memory(tag).spec_of(leaf, name) == self.specs[name]
-        filled = fits and _writable(leaf) and not memory(tag).may_repeat(leaf)
+        filled = fits and is_writable(leaf) and not memory(tag).may_repeat(leaf)
         return self.fill(tag, name, leaf) if filled else self.new(tag, name)
 
 
@@ -178,5 +178,6 @@ def _register_types() -> None:
         import holdfast.state.torch.codecs  # noqa: F401  its types register themselves
 
 
-def _writable(leaf: Any) -> bool:
+def is_writable(leaf: Any) -> bool:
+    """Whether values can be read into it: an array may be read-only."""
     return tag_of(leaf) != ARRAY or bool(leaf.flags.writeable)
