@@ -228,6 +228,30 @@ def test_a_tensor_item_is_converted_only_when_asked(save, load):
     assert torch.equal(live, torch.ones(2, dtype=torch.float64))
 
 
+@pytest.mark.skipif(not hasattr(torch, "float4_e2m1fn_x2"), reason="this torch has no numbers of four bits")
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_torch_cannot_convert_is_refused_before_anything_is_read(save, strict):
+    """Numbers of four bits become no others, whatever was asked for."""
+    saved, here = save(torch.arange(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)), torch.zeros(4)
+    if strict:
+        with pytest.raises(MisfitError) as caught:
+            adapt("item", here).prepare(saved.record, cast=True)
+        assert "cannot be converted" in caught.value.problems[0]
+    else:
+        assert not adapt("item", here).prepare(saved.record, cast=True, strict=False).targets
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_read_only_array_is_refused(save, order):
+    """It is the object itself that has to be filled; nothing is read before that is known."""
+    array = np.ones((3, 4), order=order)
+    saved = save(array)
+    array.flags.writeable = False
+    with pytest.raises(MisfitError) as caught:
+        adapt("item", array).prepare(saved.record)
+    assert "read-only" in caught.value.problems[0]
+
+
 @pytest.mark.parametrize("dtype", ["bool", "i1", "u2", "i8", "f2", "f4", "f8", "c8", "c16"])
 @pytest.mark.parametrize("shape", [(), (0, 2), (2, 3)])
 def test_arrays_survive_bit_for_bit(dtype, shape):

@@ -9,6 +9,8 @@ from holdfast.types import ItemRecord, TensorSpec
 
 NOT_CONVERTED = "(not converted)"
 """The end of a problem that a cast would solve."""
+_FOUR_BITS = "float4_e2m1fn_x2"
+"""Pairs of numbers: torch converts them neither from nor into another dtype."""
 
 
 @dataclass(slots=True)
@@ -31,11 +33,13 @@ class Fit:
             return False
         if stored.dtype == live.dtype:
             return True
-        if self.cast:
+        possible = _FOUR_BITS not in (stored.dtype, live.dtype)
+        if self.cast and possible:
             self.notes.append(f"{self.path}/{name}: converted from {stored.dtype} to {live.dtype}")
-        else:
-            self.problems.append(f"{name}: dtype {stored.dtype} in the checkpoint, {live.dtype} here {NOT_CONVERTED}")
-        return self.cast
+            return True
+        reason = NOT_CONVERTED if possible else "(cannot be converted)"
+        self.problems.append(f"{name}: dtype {stored.dtype} in the checkpoint, {live.dtype} here {reason}")
+        return False
 
     def names(self, stored: set[str], live: set[str]) -> None:
         """Notes the names that only one side has."""
