@@ -117,6 +117,23 @@ def test_a_parameter_in_a_container_must_fit(save):
         adapt("c", {"p": nn.Parameter(torch.zeros(2))}).prepare(save({"p": nn.Parameter(torch.zeros(3))}).record)
 
 
+def test_parameters_in_a_container_stay_tied_or_apart(save, load):
+    """Else an optimizer would go on with one that is no longer in it."""
+    both, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.zeros(2))
+    tied, apart, one = ({"p": both, "q": both}, {"p": both, "q": other}, {"p": both})
+    with pytest.raises(MisfitError, match="q: missing"):
+        adapt("c", apart).prepare(save(tied).record)
+    with pytest.raises(MisfitError, match="q: the same tensor as p here"):
+        adapt("c", tied).prepare(save(apart).record)
+    with pytest.raises(MisfitError, match="q: missing"):
+        adapt("c", apart).prepare(save(one).record)
+    fresh = nn.Parameter(torch.zeros(2))
+    loaded = {"p": fresh, "q": fresh}
+    load(loaded, save(tied))
+    assert loaded["p"] is loaded["q"] is fresh
+    assert torch.equal(fresh, both)
+
+
 def test_every_object_that_does_not_fit_is_listed(save):
     """Missing, unexpected and changed objects in a container are refused together."""
     saved = save({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2), "n": 1}, "c")

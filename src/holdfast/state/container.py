@@ -12,7 +12,7 @@ from holdfast.errors import CorruptError, MisfitError, UnsafeValueError
 from holdfast.state.fit import Fit, check_kind
 from holdfast.state.item import Captured, Item, Restore, stored_tensors
 from holdfast.state.stateful import Frozen, copied
-from holdfast.state.tree import Gathering, Scattering, decode, encode, memory, tag_of
+from holdfast.state.tree import TENSOR, Gathering, Scattering, decode, encode, memory, tag_of
 from holdfast.types import ItemRecord, Json
 
 CONTAINERS = (dict, list, OrderedDict, defaultdict, Counter, deque, set, bytearray)
@@ -32,10 +32,15 @@ class _Walk:
     gathering: Gathering
     items: dict[str, Item] = field(default_factory=dict)
     objects: dict[str, Any] = field(default_factory=dict)
+    trained: dict[str, str] = field(default_factory=dict)
+    """Names of tensors that are being trained, by their paths; one that is met twice has one name and two paths."""
 
     def __call__(self, value: object, path: str) -> Json | None:
         if self.adapt(path, value, "") is None:
-            return self.gathering(value, path)
+            leaf = self.gathering(value, path)
+            if leaf is not None and _is_trained(value) and getattr(value, "is_leaf", False):
+                self.trained[self.gathering.prefix + path[len(self.gathering.path) + 1 :]] = leaf[TENSOR]
+            return leaf
         name = self.gathering.name(path)
         item = self.adapt(path, value, f"{name}/")
         assert item is not None
@@ -108,6 +113,7 @@ class ContainerItem:
             rebuild.fit.problems.append(f"a {saved} in the checkpoint, a {here} here")
             rebuild.fit.refuse()
         rebuild.fit.names(rebuild.met, set(live.items))
+        rebuild.compare_trained()
         notes = (*rebuild.fit.settle(), *(note for part in rebuild.restores.values() for note in part.notes))
         parts = tuple(rebuild.restores.values())
         return ContainerRestore(self._container, value, rebuild.targets(), parts, notes, rebuild.in_place())
@@ -119,6 +125,7 @@ class _Rebuild:
     def __init__(self, live: _Walk, record: ItemRecord, fit: Fit) -> None:
         self.fit = fit
         self.met: set[str] = set()
+        self._kept: set[str] = set()
         self.restores: dict[str, Restore] = {}
         self._live = live
         self._tensors = stored_tensors(record, fit.path)
@@ -139,6 +146,16 @@ class _Rebuild:
             self.fit.problems += [f"{name}/{problem}" for problem in error.problems] or [str(error)]
         return self._live.objects[name]
 
+    def compare_trained(self) -> None:
+        """A tensor that is being trained must not be lost, nor one place of two that it has."""
+        for path, name in self._live.trained.items():
+            if name not in self._kept:
+                self.fit.problems.append(
+                    f"{path}: missing, it is trained here and not in the checkpoint, or tied there"
+                )
+            elif path not in self._live.gathering.leaves and path in self._tensors:
+                self.fit.problems.append(f"{path}: the same tensor as {name} here, one of its own in the checkpoint")
+
     def targets(self) -> dict[str, Target]:
         parts = [self._scattering.targets, *(restore.targets for restore in self.restores.values())]
         return {name: target for part in parts for name, target in part.items()}
@@ -151,6 +168,7 @@ class _Rebuild:
         here = self._live.gathering.leaves.get(payload) if isinstance(payload, str) else None
         if tag == tag_of(here) and _is_trained(here):
             name = self._scattering.checked(payload)
+            self._kept.add(name)
             if self.fit.leaf(name, self._scattering.specs[name], memory(tag).spec_of(here, name)):
                 self._scattering.fill(tag, name, here)
             return here
