@@ -69,7 +69,7 @@ class ArrayTarget:
         self._kept: Array | None = None
 
     def span(self) -> tuple[int, int] | None:
-        """See `holdfast.state.sharing.Live`, as for all that follow."""
+        """See `holdfast.state.overlap.Live`, as for all that follow."""
         if not self._array.size:
             return None
         reaches = [(size - 1) * stride for size, stride in zip(self._array.shape, self._array.strides, strict=True)]

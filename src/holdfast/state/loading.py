@@ -13,7 +13,7 @@ from holdfast.errors import MisfitError
 from holdfast.garbage import no_collection
 from holdfast.state.container import ContainerItem
 from holdfast.state.item import Captured, Item, Restore, resolved
-from holdfast.state.sharing import Shared, replaceable
+from holdfast.state.overlap import Shared, replaceable
 from holdfast.state.tree import capture_tree, restore_tree
 from holdfast.storage.base import Storage
 from holdfast.types import Progressing

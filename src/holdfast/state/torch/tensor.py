@@ -114,7 +114,7 @@ class TensorTarget:
         return _memory(self._staging) if self._staging is not None else self._remote or memoryview(bytearray())
 
     def span(self) -> tuple[int, int] | None:
-        """See `holdfast.state.sharing.Live`, as for all that follow."""
+        """See `holdfast.state.overlap.Live`, as for all that follow."""
         if self._new or not self._tensor.numel():
             return None
         begin = self._tensor.data_ptr()

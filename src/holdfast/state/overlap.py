@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Protocol, cast
 
 from holdfast.engine.leaves import Target
 from holdfast.errors import MisfitError
+from holdfast.garbage import no_collection
 from holdfast.state.item import resolved
 from holdfast.types import ItemRecord, TensorRecord
 
@@ -70,9 +71,12 @@ class Shared:
     groups: tuple[list[_Leaf], ...]
 
     @classmethod
+    @no_collection()
     def of(cls, items: Mapping[str, ItemRecord], targets: Leaves) -> Shared:
         """What of ``targets`` overlaps, save for what is tied here as it is in the checkpoint."""
-        return cls(tuple(one for one in _overlapping(_leaves(items, targets)) if not _is_tied(one)))
+        stored = _Stored(items)
+        found = [_leaves(stored, group) for group in _overlapping(targets)]
+        return cls(tuple(one for one in found if not _is_tied(one)))
 
     def split(self, targets: Leaves) -> tuple[Leaves, Leaves]:
         """Those targets, staged, and all others."""
@@ -112,46 +116,66 @@ class Shared:
 def replaceable(items: Mapping[str, ItemRecord], targets: Leaves) -> dict[str, set[str]]:
     """By item, the leaves that are the very memory of another leaf here, but another tensor in the checkpoint."""
     found: dict[str, set[str]] = {}
-    places: dict[Hashable, list[_Leaf]] = {}
-    for one in _leaves(items, targets):
-        if one.target.span() is not None:
+    stored = _Stored(items)
+    for group in _overlapping(targets):
+        places: dict[Hashable, list[_Leaf]] = {}
+        for one in _leaves(stored, group):
             places.setdefault(one.target.identity(), []).append(one)
-    for group in places.values():
-        if any(one.stored is not group[0].stored for one in group):
-            for one in group:
-                found.setdefault(one.item, set()).add(one.name)
+        for same in places.values():
+            if any(one.stored is not same[0].stored for one in same):
+                for one in same:
+                    found.setdefault(one.item, set()).add(one.name)
     return found
 
 
-def _leaves(items: Mapping[str, ItemRecord], targets: Leaves) -> Iterator[_Leaf]:
-    for item, leaves in targets.items():
-        tensors = resolved(items, item).tensors if leaves else {}
-        for name, target in leaves.items():
-            if hasattr(target, "span"):
-                yield _Leaf(item, name, tensors[name], cast(Live, target))
+_Place = tuple[int, int, str, str, Live]
+"""Where a target is, from its first byte to behind its last; item, name and the target itself."""
 
 
-def _overlapping(leaves: Iterable[_Leaf]) -> Iterator[list[_Leaf]]:
-    placed = [(*span, one) for one in leaves if (span := one.target.span()) is not None]
-    group: list[_Leaf] = []
-    limit = 0
-    for begin, end, one in sorted(placed, key=itemgetter(0)):
-        if begin >= limit and group:
-            yield group
-            group = []
-        group.append(one)
+def _overlapping(targets: Leaves) -> Iterator[list[_Place]]:
+    """Those that overlap, together, and those that may overlap with themselves. Quick for many that do not."""
+    placed: list[_Place] = [
+        (*span, item, name, cast(Live, target))
+        for item, leaves in targets.items()
+        for name, target in leaves.items()
+        if hasattr(target, "span") and (span := target.span()) is not None
+    ]
+    placed.sort(key=itemgetter(0))
+    first, limit = 0, 0
+    for index, (begin, end, *_) in enumerate(placed):
+        if begin >= limit:
+            yield from _several(placed[first:index])
+            first = index
         limit = max(limit, end)
-    if group:
+    yield from _several(placed[first:])
+
+
+def _several(group: list[_Place]) -> Iterator[list[_Place]]:
+    if len(group) > 1 or (group and group[0][-1].repeats()):
         yield group
+
+
+class _Stored(dict[str, Mapping[str, TensorRecord]]):
+    """The stored tensors of an item by name, aliases included, looked up once."""
+
+    def __init__(self, items: Mapping[str, ItemRecord]) -> None:
+        super().__init__()
+        self._items = items
+
+    def __missing__(self, item: str) -> Mapping[str, TensorRecord]:
+        self[item] = resolved(self._items, item).tensors
+        return self[item]
+
+
+def _leaves(stored: _Stored, group: list[_Place]) -> list[_Leaf]:
+    return [_Leaf(item, name, stored[item][name], target) for _, _, item, name, target in group]
 
 
 def _is_tied(group: list[_Leaf]) -> bool:
     first = group[0]
-    if len(group) > 1:
-        here = first.target.identity()
-        if any(one.stored is not first.stored or one.target.identity() != here for one in group[1:]):
-            return False
-    return not first.target.repeats()
+    here = first.target.identity()
+    same = all(one.stored is first.stored and one.target.identity() == here for one in group)
+    return same and not first.target.repeats()
 
 
 def _others(one: _Leaf, group: list[_Leaf]) -> str:
