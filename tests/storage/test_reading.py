@@ -83,6 +83,13 @@ def test_a_file_of_which_only_some_is_cached_is_not(cold: LocalStorage) -> None:
     assert not cold.is_cached("x")
 
 
+def test_a_file_that_was_cut_short_is_asked_about_all_the_same(tmp_path: Path) -> None:
+    """Somebody may have cut it after its size was looked at; the read says what is wrong with it."""
+    (tmp_path / "file").write_bytes(b"short")
+    with (tmp_path / "file").open("rb") as file:
+        assert platform.is_cached(file.fileno(), 9000)
+
+
 def test_threads_read_past_the_cache_side_by_side(storage: LocalStorage) -> None:
     """Each has a window of its own."""
     with ThreadPoolExecutor(8) as pool:

@@ -82,7 +82,7 @@ def drop_cached(descriptor: int) -> None:
 def is_cached(descriptor: int, offset: int) -> bool:
     """Whether the page cache holds the byte at ``offset`` of the file; True where the system does not say.
 
-    Asked by mincore: a read that may not wait would have the kernel read ahead.
+    True, too, if it has no such byte. Asked by mincore: a read that may not wait would have the kernel read ahead.
     """
     if not sys.platform.startswith("linux"):
         return True
@@ -90,7 +90,7 @@ def is_cached(descriptor: int, offset: int) -> bool:
     try:
         with mmap.mmap(descriptor, offset + 1 - begin, access=mmap.ACCESS_COPY, offset=begin) as view:
             return _is_resident(view, offset - begin)
-    except OSError:
+    except (OSError, ValueError):  # the latter for a file that has become shorter than that
         return True
 
 
