@@ -398,7 +398,11 @@ class Own(optim.AdamW):
         super().load_state_dict(state_dict)
 
 
-@pytest.mark.parametrize("model", [_channels_last, _transposed])
+def _one_by_one() -> nn.Module:
+    return nn.Conv2d(3, 4, 1).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("model", [_channels_last, _transposed, _one_by_one])
 @pytest.mark.parametrize(
     "make",
     [
@@ -423,6 +427,11 @@ def test_what_is_kept_of_a_parameter_lies_in_memory_as_that_does(save, load, mod
     steps(whole, optimizer, 0)
     load(fresh, save(whole))
     load(restored, save(optimizer))
+    assert all(
+        restored.state[one][name].stride() == kept.stride()
+        for one, other in zip(fresh.parameters(), whole.parameters(), strict=True)
+        for name, kept in optimizer.state[other].items()
+    )
     steps(whole, optimizer, 2)
     steps(fresh, restored, 2)
     assert torch.equal(fresh.weight, whole.weight)

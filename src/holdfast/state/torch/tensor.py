@@ -211,17 +211,20 @@ def new(
     Its elements lie in the order of those of ``like``, if that has the same shape.
     """
     tensor = empty(spec, path, device)
-    if like is not None and _is_ordered(like, spec):
+    if like is not None and _is_ordered(like, tensor):
         with torch._C.DisableTorchFunctionSubclass():
             tensor = torch.empty_like(like.detach(), dtype=tensor.dtype, device=device)
     return tensor, TensorTarget(tensor, spec, tensor if _is_straight(tensor) else None)
 
 
-def _is_ordered(tensor: torch.Tensor, spec: TensorSpec) -> bool:
-    """Whether the elements lie in an order of their own, as in channels last, and could those of ``spec``."""
-    if is_uninitialized(tensor) or tensor.shape != spec.shape:
+def _is_ordered(tensor: torch.Tensor, usual: torch.Tensor) -> bool:
+    """Whether it has the shape of the other, and strides of its own, as in channels last.
+
+    Those of axes of one element count: fused steps on a device ask for equal strides.
+    """
+    if is_uninitialized(tensor) or tensor.shape != usual.shape or tensor.layout != torch.strided:
         return False
-    return tensor.layout == torch.strided and not tensor.is_contiguous() and is_plain(tensor)
+    return tensor.stride() != usual.stride() and is_plain(tensor)
 
 
 def is_uninitialized(tensor: object) -> bool:
