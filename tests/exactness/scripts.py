@@ -10,7 +10,7 @@ from typing import Any
 from tests.exactness.attempts import Attempt
 from tests.exactness.twin import Plain
 
-MODULES = ("gradients", "iterables", "loaders", "loops", "order", "state")
+MODULES = ("data", "gradients", "iterables", "loaders", "loops", "order", "state")
 
 
 class Script:

@@ -14,7 +14,8 @@ from holdfast.run.holders import BATCHES, STEPS, check_holders
 from holdfast.run.progress_bar import ticker
 from holdfast.state.torch import rng
 from holdfast.state.torch.cursor import Cursor
-from holdfast.state.torch.map_cursor import make_cursor, random_in_workers
+from holdfast.state.torch.cursors import make_cursor
+from holdfast.state.torch.map_cursor import random_in_workers
 
 if TYPE_CHECKING:
     from holdfast.run.session import Session
@@ -139,6 +140,9 @@ def _open(session: Session, number: int, cursors: list[Cursor], options: Options
     session.loop.note_iteration(rng.capture())
     for cursor, one in itertools.zip_longest(cursors, stored or ()):
         cursor.open(one, exact=options.exact, tick=ticker(session.progressing, cursor.where))
+    if any(one.regrouped for one in cursors):
+        session.recorder.replay = None
+        session.voice.say("regrouped", _REGROUPED, once="regrouped")
     session.enter_loop(number, cursors, resumed=stored is not None, length=_at_most(cursors, options.limit))
     return stored is not None
 
@@ -275,6 +279,10 @@ _NESTED = (
     "by next(), close() it first."
 )
 _STALE = "this iterator of run.batches() was kept while its epoch ended: make a new one in each epoch."
+_REGROUPED = (
+    "the batches have another size than before the restart, or another number of ranks shares them: each sample of the "
+    "epoch still comes once, in the same order, and batches that are run again are not compared."
+)
 _NOTHING_LEFT = (
     "resumed behind the last batch of epoch {}: the loop over batches hands out nothing more, so code behind it cannot "
     "use variables of its body; keep what it needs in run.values"

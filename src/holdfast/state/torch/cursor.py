@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any
 
@@ -46,6 +47,10 @@ class Cursor(abc.ABC):
     """
 
     kind: str
+    ends_whole = False
+    """Whether what lives on of a loader stands at the end of a pass also where that was left."""
+    regrouped = False
+    """Whether a resumed pass has batches of another size, which cannot be compared with the ones before."""
 
     def __init__(self, loader: Iterable[Any], where: str) -> None:
         self.loader, self.where = loader, where
@@ -116,6 +121,10 @@ class Cursor(abc.ABC):
         self.stateful.load_state_dict(state)
         self.woken = True
 
+    def told(self) -> Any:
+        """What `stateful` says at the end of a pass."""
+        return copy.deepcopy(self.stateful.state_dict())
+
     def note_start(self, stored: CursorState | None) -> None:
         """Puts pool and private generators where they stood before the pass, and remembers that place."""
         if stored is not None:
@@ -133,13 +142,17 @@ class Cursor(abc.ABC):
             if path in self.generators:
                 rng.set_generator_state(self.generators[path], state)
 
-    def check(self, stored: CursorState) -> None:
-        """Refuses a loader that cannot be at the stored position."""
+    def check_kind(self, stored: CursorState) -> None:
+        """Refuses a loader whose position is another thing than the stored one."""
         if stored.kind != self.kind:
             raise DataOrderError(
                 f"{self.where}: the checkpoint was taken with a loader that resumes by {stored.kind}, this one resumes "
                 f"by {self.kind}. Use the loader of the run, or start a new run folder."
             )
+
+    def check(self, stored: CursorState) -> None:
+        """Refuses a loader that cannot be at the stored position."""
+        self.check_kind(stored)
         if stored.length != self.length:
             raise DataOrderError(
                 f"{self.where}: the loader has {self.length} batches, it had {stored.length} when the checkpoint was "

@@ -23,10 +23,14 @@ class Drawn(msgspec.Struct, frozen=True):
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """What a resumed pass has to do first: ``skip`` draws; and what it must find: digests by number of draws."""
+    """What a resumed pass has to do first: ``skip`` draws; and what it must find: digests by number of draws.
+
+    A sampler that begins behind its ``first`` draws has nothing to skip.
+    """
 
     skip: int = 0
     digests: dict[int, str] = {}
+    first: int = 0
 
 
 class IndexStream:
@@ -39,10 +43,10 @@ class IndexStream:
     def __init__(self, sampler: Any, replay: Replay, trail: Trail, where: str, woken: bool = False) -> None:
         self._sampler, self._replay, self._where, self._woken = sampler, replay, where, woken
         self.trail = trail
-        self.count = 0
+        self.count = replay.first
         self.ahead: deque[Drawn] = deque()
-        self.consumed = Drawn(0, "")
-        self._digest = ""
+        self._digest = replay.digests.get(replay.first, "")
+        self.consumed = Drawn(0, self._digest)
         self._source: Iterator[Any] = iter(sampler)
 
     def __iter__(self) -> IndexStream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import gc
 import weakref
 from typing import Any
@@ -84,7 +83,7 @@ class LoaderMemory:
         if cursor.stateful is not None:
             alive = {id(one.stateful) for others in self._cursors.values() for one in others}
             self._ended = {key: state for key, state in self._ended.items() if key in alive}
-            self._ended[id(cursor.stateful)] = _told(cursor) if whole else None
+            self._ended[id(cursor.stateful)] = _told(cursor) if whole or cursor.ends_whole else None
 
     def left_early(self, cursors: list[Cursor]) -> bool:
         """Whether a loader with a state of its own, or its sampler, was left in the middle of its last pass."""
@@ -162,7 +161,7 @@ def carried_from_tree(tree: Any) -> dict[int, Carried]:
 def _told(cursor: Cursor) -> Any:
     """The state of a loader, or None if it fails to say: that is no reason to end the training."""
     with contextlib.suppress(Exception):
-        return copy.deepcopy(cursor.stateful.state_dict())
+        return cursor.told()
     return None
 
 

@@ -22,9 +22,8 @@ from torch.utils.data import (
 )
 
 from holdfast.state.torch import rng
-from holdfast.state.torch.cursor import Cursor, CursorState, ReplayCursor, Ticker
+from holdfast.state.torch.cursor import Cursor, CursorState, Ticker
 from holdfast.state.torch.index_stream import IndexTap, Replay
-from holdfast.state.torch.stateful_cursor import StatefulCursor
 from holdfast.state.torch.trail import Trail
 from holdfast.state.torch.worker_shield import WorkerShield
 
@@ -44,7 +43,7 @@ class MapCursor(Cursor):
     def __init__(self, loader: DataLoader[Any], where: str) -> None:
         super().__init__(loader, where)
         self._slot = "batch_sampler" if loader.batch_sampler is not None else "sampler"
-        self._tap = _tap(loader, self._slot, where)
+        self.tap = _tap(loader, self._slot, where)
         self._stateful = _own_state(loader)
         self._sampler_start: Any = None
 
@@ -54,16 +53,18 @@ class MapCursor(Cursor):
         self.note_start(stored)
         self._note_sampler(stored)
         skip = stored.consumed if stored is not None else 0
-        self._tap.replay = Replay(skip, stored.digests if stored is not None and exact else {})
-        trail = stored.trail if stored is not None else None
-        self._tap.trail = Trail(not draws_at_once(self._tap.sampler), trail)
-        self._tap.woken = self.woken
+        self.tap.replay = Replay(skip, stored.digests if stored is not None and exact else {})
+        self.tap.trail = Trail(not draws_at_once(self.tap.sampler), stored.trail if stored is not None else None)
+        self.tap.woken = self.woken
+        self.begin()
+        self._stream.skip()
+
+    def begin(self) -> None:
+        """Creates the iterator, and has the loader draw its indices through the tap."""
         with self._tapped():
             self.iterator = iter(self.loader)
-        stream = self._tap.stream
-        assert stream is not None, "a DataLoader's iterator asks for its indices"
-        self._stream = stream
-        stream.skip()
+        assert self.tap.stream is not None, "a DataLoader's iterator asks for its indices"
+        self._stream = self.tap.stream
 
     def _note_sampler(self, stored: CursorState | None) -> None:
         if self._stateful is None:
@@ -85,11 +86,11 @@ class MapCursor(Cursor):
 
     def mark(self) -> None:
         stream = self._stream
-        self._marked = stream.count - len(stream.ahead), stream.consumed.digest
+        self.marked = stream.count - len(stream.ahead), stream.consumed.digest
 
     def state(self) -> CursorState:
         stream = self._stream
-        consumed, digest = self._marked
+        consumed, digest = self.marked
         first_ahead = stream.count - len(stream.ahead) + 1
         digests = {consumed: digest} if consumed else {}
         digests |= {first_ahead + index: drawn.digest for index, drawn in enumerate(stream.ahead)}
@@ -111,12 +112,12 @@ class MapCursor(Cursor):
         if self.warm or not self.loader.persistent_workers:
             return
         states, before = self.generator_states(), rng.capture()
-        self._tap.empty = True
+        self.tap.empty = True
         try:
             with self._tapped():
                 iter(self.loader)
         finally:
-            self._tap.empty = False
+            self.tap.empty = False
             self.set_generators(states)
             rng.restore(before)
 
@@ -134,7 +135,7 @@ class MapCursor(Cursor):
         """The loader refuses to have its sampler replaced for good, and should not have it: only while iter() runs."""
         attributes = self.loader.__dict__
         kept = attributes[self._slot], attributes["worker_init_fn"]
-        attributes[self._slot] = self._tap
+        attributes[self._slot] = self.tap
         if self.loader.num_workers:
             attributes["worker_init_fn"] = WorkerShield(kept[1])
         try:
@@ -170,6 +171,8 @@ def random_in_workers(loader: Any) -> bool:
     Those of an iterable dataset draw them again when it is replayed, unless they have lived through an epoch before.
     """
     if not isinstance(loader, DataLoader) or loader.num_workers == 0 or _fixed(loader.dataset):
+        return False
+    if getattr(loader, "random_by_sample", False):
         return False
     return loader.persistent_workers or not isinstance(loader.dataset, IterableDataset)
 
@@ -211,14 +214,3 @@ def _plain_attributes(owner: Any, path: str) -> dict[str, object]:
         for name, value in getattr(owner, "__dict__", {}).items()
         if isinstance(value, (int, float, str)) and not (name == "epoch" and hasattr(owner, "set_epoch"))
     }
-
-
-def make_cursor(loader: Any, where: str) -> Cursor:
-    """The cursor for ``loader``: its own state_dict if it has one, by index if that can be, else by replay."""
-    if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
-        return StatefulCursor(loader, where)
-    if not isinstance(loader, DataLoader):
-        return ReplayCursor(loader, where)
-    if isinstance(loader.dataset, IterableDataset):
-        return ReplayCursor(loader, where, watch=loader.num_workers == 0)
-    return MapCursor(loader, where)
