@@ -4,7 +4,8 @@
 
 Measured are the first sample behind position 10⁹ of 10¹⁰; indices a second, beside ``torch.randperm`` and torch's
 samplers; a resume at sample 5 M of 10 M until the first batch, beside torchdata's StatefulDataLoader, each in a process
-of its own; and a DataLoader of augmented crops of photographs, beside torch's with the same dataset. All of it is
+of its own, with random numbers for each sample and, by the sampler alone, without; and a DataLoader of augmented crops
+of photographs, beside torch's with the same dataset. All of it is
 interleaved; ratios are formed within a repetition. Prints a table and writes ``benchmarks/results/data.json``.
 """
 
@@ -24,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.datasets
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -34,7 +37,7 @@ from holdfast import data
 
 RESULTS = Path(__file__).parent / "results" / "data.json"
 HUGE, FAR = 10**10, 10**9
-LENGTH, AT, BATCH = 10_000_000, 5_000_000, 256
+LENGTH, AT, BATCH = 10_000_000, 5_000_000, 250
 CROPS, SIDE = 512, 128
 
 RESUME = """
@@ -55,6 +58,10 @@ if contender == "holdfast":
     from holdfast.data import DataLoader
     loader = DataLoader(Numbers(), batch, shuffle=True)
     state = {**loader.state_dict(), "samples": at}
+elif contender == "Sampler":
+    from holdfast.data import Sampler
+    loader = torch.utils.data.DataLoader(Numbers(), batch_sampler=Sampler(length, batch_size=batch))
+    state = {**loader.batch_sampler.state_dict(), "samples": at}
 else:
     from torchdata.stateful_dataloader import StatefulDataLoader as DataLoader
     loader = DataLoader(Numbers(), batch, shuffle=True)
@@ -62,32 +69,30 @@ else:
     next(iterator)
     state = loader.state_dict()
     # Where it would be behind that many samples: the state says so, and nothing is loaded to get it.
-    batches = at // batch
-    state["_num_yielded"] = batches
-    state["_sampler_iter_yielded"] = batches
-    if state.get("_sampler_iter_state"):
-        state["_sampler_iter_state"]["samples_yielded"] = batches * batch
+    state["_num_yielded"] = state["_sampler_iter_yielded"] = at // batch
+    state["_sampler_iter_state"]["samples_yielded"] = at
+    state["_sampler_iter_state"]["sampler_iter_state"]["yielded"] = at
     loader = DataLoader(Numbers(), batch, shuffle=True)
 before, started = peak(), time.perf_counter()
-loader.load_state_dict(state)
+(loader.batch_sampler if contender == "Sampler" else loader).load_state_dict(state)
 next(iter(loader))
 print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak() - before}))
 """
 
 
 class Crops(Dataset[torch.Tensor]):
-    """Random crops of the photographs that scikit-learn brings along, mirrored and brightened at random."""
+    """Random crops, mirrored and brightened at random, of the photographs that scikit-learn brings along as files."""
 
     def __init__(self) -> None:
-        from sklearn.datasets import load_sample_images
-
-        self.images = [torch.from_numpy(np.ascontiguousarray(one)) for one in load_sample_images().images]
+        folder = Path(sklearn.datasets.__file__).parent / "images"
+        self.files = sorted(folder.glob("*.jpg"))
 
     def __len__(self) -> int:
         return CROPS
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        image = self.images[index % len(self.images)]
+        with Image.open(self.files[index % len(self.files)]) as file:
+            image = torch.from_numpy(np.array(file))
         top, left = (random.randrange(length - SIDE) for length in image.shape[:2])
         crop = image[top : top + SIDE, left : left + SIDE].permute(2, 0, 1).float() / 255
         if torch.rand(()) < 0.5:
@@ -96,12 +101,15 @@ class Crops(Dataset[torch.Tensor]):
 
 
 def seek() -> dict[str, float]:
+    def first() -> None:
+        sampler = data.Sampler(HUGE, batch_size=BATCH)
+        sampler.seek(epoch=0, samples=FAR)
+        next(iter(sampler))
+
+    taken = timed(first)
     tracemalloc.start()
-    started = time.perf_counter()
-    sampler = data.Sampler(HUGE, batch_size=BATCH)
-    sampler.seek(epoch=0, samples=FAR)
-    next(iter(sampler))
-    taken, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    first()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return {"seek, seconds": taken, "seek, memory": peak}
 
@@ -119,7 +127,7 @@ def indices() -> dict[str, float]:
 
 def resumes() -> dict[str, float]:
     found: dict[str, float] = {}
-    for contender in ("holdfast", "StatefulDataLoader"):
+    for contender in ("holdfast", "Sampler", "StatefulDataLoader"):
         command = [sys.executable, "-c", RESUME, contender, str(LENGTH), str(AT), str(BATCH)]
         said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         found |= {f"resume, {contender}, {name}": value for name, value in said.items()}
@@ -154,6 +162,7 @@ RATIOS = {
     "indices: Permutation ÷ torch.randperm": ("Permutation, a second", "torch.randperm, a second"),
     "indices: Sampler ÷ torch's samplers": ("Sampler, a second", "torch's samplers, a second"),
     "resume: StatefulDataLoader ÷ holdfast": ("resume, StatefulDataLoader, seconds", "resume, holdfast, seconds"),
+    "resume: StatefulDataLoader ÷ Sampler": ("resume, StatefulDataLoader, seconds", "resume, Sampler, seconds"),
     "loader, 0 workers: holdfast ÷ torch": ("holdfast, 0 workers, a second", "torch, 0 workers, a second"),
     "loader, 2 workers: holdfast ÷ torch": ("holdfast, 2 workers, a second", "torch, 2 workers, a second"),
 }

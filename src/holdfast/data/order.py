@@ -10,7 +10,7 @@ import blake3
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from holdfast.data.keys import hashes, key, number
+from holdfast.data.keys import hashes, number
 from holdfast.data.permutation import Indices, Permutation
 from holdfast.errors import UsageError
 
@@ -107,10 +107,10 @@ class Drawn:
         return self._drawn[1]
 
     def _draw(self, epoch: int) -> NDArray[np.int64]:
-        from holdfast.data.seeding import SEED, seeded
+        from holdfast.data.seeding import seeded
 
         set_epoch: Any = getattr(self._sampler, "set_epoch", None)
-        with seeded(self._sampler, key("holdfast.data sampler 1", self._seed, epoch, size=SEED)):
+        with seeded(self._sampler, self._seed, epoch):
             if callable(set_epoch):
                 set_epoch(epoch)
             found = list(self._sampler)

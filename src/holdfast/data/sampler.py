@@ -14,8 +14,8 @@ from holdfast.data.division import Division, Uneven
 from holdfast.data.order import Drawn, Identity, Order, Sequential, Shuffled, Weighted
 from holdfast.errors import DataOrderError, UsageError
 
-_AHEAD = 1 << 14
-"""Samples whose numbers are computed at a time, at most."""
+_FEWEST, _MOST = 1 << 9, 1 << 14
+"""Samples whose numbers are computed at a time: few at first, so that the first batch is there at once."""
 
 
 class Sampler:
@@ -176,9 +176,9 @@ class Sampler:
     def _batches(self, epoch: int, begin: int, division: Division) -> Iterator[Batch]:
         self.begin()
         total = self._order.length
-        count, together = division.count(begin, total), max(_AHEAD // self.batch_size, 1)
-        for first in range(0, count, together):
-            positions = division.positions(begin, total, first, min(first + together, count))
+        count = division.count(begin, total)
+        for first, last in _parts(count, self.batch_size):
+            positions = division.positions(begin, total, first, last)
             samples = self._order.at(epoch, np.concatenate(positions)).tolist()
             end = 0
             for one in positions:
@@ -201,6 +201,19 @@ class Sampler:
                 f"{self._order.length} samples make no batch of {division.batch_size} for {division.world_size} "
                 f"rank{'s' * (division.world_size > 1)}: take smaller batches or fewer ranks, or keep what is left."
             )
+
+
+def _parts(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """``count`` batches in parts, each twice as large as the one before up to a most.
+
+    >>> list(_parts(10, 256)), list(_parts(2, 10**6))
+    ([(0, 2), (2, 6), (6, 10)], [(0, 1), (1, 2)])
+    """
+    first, samples = 0, _FEWEST
+    while first < count:
+        last = min(first + max(samples // batch_size, 1), count)
+        yield first, last
+        first, samples = last, min(2 * samples, _MOST)
 
 
 def _order(length: int, shuffle: bool, seed: int, weights: ArrayLike | None, draws: int | None) -> Order:

@@ -12,11 +12,9 @@ import torch
 from torch.utils.data import get_worker_info
 
 from holdfast.data.batch import Batch
-from holdfast.data.keys import key, number, words
+from holdfast.data.keys import hashes, key, number, words
 from holdfast.state.torch import rng
 
-SEED = 24
-"""Bytes of a seed: 64 bits for each of three global generators."""
 _DEPTH = 5
 """Attributes down to which private generators of a dataset and its transforms are looked for."""
 
@@ -47,11 +45,22 @@ class Seeded:
         if self._generators is None:  # looked for where they are used: a worker has copies
             self._generators = rng.find_generators((self._dataset, self._collate), depth=_DEPTH)
         found = []
-        for sample in batch:
-            seed_all(key("holdfast.data sample 1", self._seed, batch.epoch, sample, size=SEED), self._generators)
+        for sample, seeds in zip(batch, _seeds("sample", self._seed, batch.epoch, batch), strict=True):
+            seed_all(*seeds, self._generators)
             found.append(self._dataset[sample])
-        seed_all(key("holdfast.data batch 1", self._seed, batch.epoch, batch[0], size=SEED), self._generators)
+        for seeds in _seeds("batch", self._seed, batch.epoch, batch[:1]):
+            seed_all(*seeds, self._generators)
         return self._collate(found)
+
+
+def _seeds(purpose: str, seed: int, epoch: int, samples: list[int]) -> Iterator[tuple[int, int, int]]:
+    """For each of ``samples``, numbers of 64 bits for three generators.
+
+    From the same number, those of Python and NumPy would draw the same.
+    """
+    starts = words(key(f"holdfast.data {purpose} 1", seed, epoch, size=24))
+    python, numpy, cpu = (hashes(start, np.array(samples, np.int64)).tolist() for start in starts)
+    return zip(python, numpy, cpu, strict=True)
 
 
 def as_it_is(batch: Any) -> Any:
@@ -60,12 +69,13 @@ def as_it_is(batch: Any) -> Any:
 
 
 @contextlib.contextmanager
-def seeded(holder: Any, seed: bytes) -> Iterator[None]:
+def seeded(holder: Any, seed: int, epoch: int) -> Iterator[None]:
     """Global generators and those that ``holder`` has are seeded, and put back at the end."""
     generators = rng.find_generators(holder, depth=_DEPTH)
     own = {path: rng.generator_state(one) for path, one in generators.items()}
     before = rng.capture()
-    seed_all(seed, generators)
+    python, numpy, cpu = words(key("holdfast.data sampler 1", seed, epoch, size=24))
+    seed_all(python, numpy, cpu, generators)
     try:
         yield
     finally:
@@ -74,25 +84,17 @@ def seeded(holder: Any, seed: bytes) -> Iterator[None]:
             rng.set_generator_state(one, own[path])
 
 
-def seed_all(seed: bytes, generators: Mapping[str, Any]) -> None:
-    """Seeds the global generators on the CPU by the `SEED` bytes of ``seed``, and each of ``generators`` by others.
-
-    Each gets a number of its own: from the same one, those of Python and NumPy would draw the same.
-    """
-    python, numpy, cpu = words(seed)
+def seed_all(python: int, numpy: int, cpu: int, generators: Mapping[str, Any]) -> None:
+    """Seeds the global generators on the CPU by numbers of 64 bits, and each of ``generators`` by another one."""
     random.seed(python)
-    _seed_numpy(numpy)
+    try:
+        np.random.seed(numpy >> 32)  # 32 bits: for more, NumPy takes five times as long, in each sample
+    except TypeError:  # somebody has set a generator of another kind
+        bits: Any = np.random.get_state.__self__._bit_generator  # type: ignore[attr-defined]
+        np.random.set_state(type(bits)(numpy).state)
     torch.default_generator.manual_seed(cpu)
     for index, one in enumerate(generators.values()):
         _seed(one, number("holdfast.data generator 1", python, index))
-
-
-def _seed_numpy(seed: int) -> None:
-    bits: Any = np.random.get_state.__self__._bit_generator  # type: ignore[attr-defined]  # somebody may have set it
-    if type(bits) is np.random.MT19937:
-        np.random.seed((seed & 0xFFFFFFFF, seed >> 32))
-    else:
-        np.random.set_state(type(bits)(seed).state)
 
 
 def _seed(generator: Any, seed: int) -> None:
