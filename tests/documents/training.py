@@ -9,4 +9,5 @@ model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 
 optimizer = torch.optim.AdamW(model.parameters())
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
 loss_fn = nn.CrossEntropyLoss()
-loader = DataLoader(TensorDataset(torch.randn(24, 4), torch.randint(2, (24,))), batch_size=4, shuffle=True)
+dataset = TensorDataset(torch.randn(24, 4), torch.randint(2, (24,)))
+loader = DataLoader(dataset, batch_size=4, shuffle=True)

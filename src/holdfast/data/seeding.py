@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy import random as numpy_random
 from torch.utils.data import get_worker_info
 
 from holdfast.data.batch import Batch
@@ -88,10 +89,10 @@ def seed_all(python: int, numpy: int, cpu: int, generators: Mapping[str, Any]) -
     """Seeds the global generators on the CPU by numbers of 64 bits, and each of ``generators`` by another one."""
     random.seed(python)
     try:
-        np.random.seed(numpy >> 32)  # 32 bits: for more, NumPy takes five times as long, in each sample
+        numpy_random.seed(numpy >> 32)  # 32 bits: for more, NumPy takes five times as long, in each sample
     except TypeError:  # somebody has set a generator of another kind
-        bits: Any = np.random.get_state.__self__._bit_generator  # type: ignore[attr-defined]
-        np.random.set_state(type(bits)(numpy).state)
+        bits: Any = numpy_random.get_state.__self__._bit_generator  # type: ignore[attr-defined]
+        numpy_random.set_state(type(bits)(numpy).state)
     torch.default_generator.manual_seed(cpu)
     for index, one in enumerate(generators.values()):
         _seed(one, number("holdfast.data generator 1", python, index))
@@ -102,7 +103,7 @@ def _seed(generator: Any, seed: int) -> None:
         generator.seed(seed)
     elif isinstance(generator, torch.Generator):
         generator.manual_seed(seed)
-    elif isinstance(generator, np.random.Generator):
+    elif isinstance(generator, numpy_random.Generator):
         generator.bit_generator.state = type(generator.bit_generator)(seed).state
     else:
         generator.set_state(type(generator._bit_generator)(seed).state)
