@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, defau
 from holdfast import Every, Run, latest
 from holdfast.errors import ExactnessWarning
 from holdfast.state.generator import find_generators
-from holdfast.state.torch.map_cursor import hidden_state, make_cursor
+from holdfast.state.torch.cursors import make_cursor
+from holdfast.state.torch.map_cursor import hidden_state
 
 
 def seeded() -> torch.Generator:

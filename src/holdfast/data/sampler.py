@@ -49,7 +49,7 @@ class Sampler:
     ) -> None:  # fmt: skip
         length, seed = _whole("length", length, 1), _whole("seed", seed, None)
         order = _order(length, shuffle, seed, weights, draws)
-        self._begin(order, batch_size, drop_last, uneven, rank, world_size, fingerprint)
+        self._set_up(order, batch_size, drop_last, uneven, rank, world_size, fingerprint)
 
     @classmethod
     def wrap(
@@ -64,10 +64,10 @@ class Sampler:
         """
         made = cls.__new__(cls)
         order = Drawn(sampler, _whole("seed", seed, None))
-        made._begin(order, batch_size, drop_last, uneven, rank, world_size, fingerprint)
+        made._set_up(order, batch_size, drop_last, uneven, rank, world_size, fingerprint)
         return made
 
-    def _begin(
+    def _set_up(
         self, order: Order, batch_size: int, drop_last: bool, uneven: Uneven, rank: int | None, world_size: int | None,
         fingerprint: str | None,
     ) -> None:  # fmt: skip

@@ -303,6 +303,6 @@ _LIVES_ON = (
 )
 _WORKERS = (
     "this loader has workers: if its dataset draws random numbers in them, a resume in the middle of an epoch cannot "
-    "repeat those (everything else is exact). For exactness use num_workers=0, draw them in the training loop, or save "
-    "at the end of epochs with persistent_workers=False."
+    "repeat those (everything else is exact). For exactness use holdfast.data.DataLoader, or num_workers=0, draw them "
+    "in the training loop, or save at the end of epochs with persistent_workers=False."
 )
