@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -389,3 +390,20 @@ def test_the_last_other_copy_of_what_is_not_saved_any_more_is_told(run: Run) -> 
     assert outcome.deleted == (name_of(2),)
     (note,) = outcome.notes
     assert note.startswith(f"{name_of(1)}, {name_of(3)} have one file {FILE} between them")
+
+
+def test_a_source_that_is_deleted_meanwhile_is_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The save takes another file, or writes its own: it does not fail."""
+    run = Run(tmp_path)
+    for _ in range(3):
+        run.saved()
+    check = Links._check
+
+    def late(self: Links, source: Name, index: int) -> None:
+        shutil.rmtree(tmp_path / source.entry.name, ignore_errors=True)
+        check(self, source, index)
+
+    monkeypatch.setattr(Links, "_check", late)
+    outcome = run.saved()
+    assert not outcome.notes
+    assert run.path(4).read_bytes() == FROZEN

@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from holdfast.engine.catalog import Catalog
 from holdfast.engine.messages import CommitRequest, ShardRequest
 from holdfast.engine.sharing import Body, Name, bodies
-from holdfast.errors import CorruptError, HoldfastError, StorageError
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError, StorageError
 from holdfast.format.digests import block_span, check_block
 from holdfast.format.manifest import Manifest
 from holdfast.storage.base import Storage, Try
@@ -39,7 +39,11 @@ class Links:
         found = list(self._candidates(commit, shard))
         while (body := fewest(found, commit.delete)) is not None:
             source = body.names[-1]
-            problem = self._problem(body, commit.manifest)
+            try:
+                problem = self._problem(body, commit.manifest)
+            except NotFoundError:  # deleted meanwhile
+                found.remove(body)
+                continue
             if problem is None and attempt.link(source.path, shard.file, shard.size):
                 return source.record
             if problem is not None:
