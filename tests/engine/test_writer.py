@@ -85,9 +85,9 @@ def test_what_was_sent_before_the_end_comes_before_the_end(ends: Ends) -> None:
 
 
 def test_an_answer_fits_a_datagram(ends: Ends) -> None:
-    """However much was deleted, and however much there is to say of it."""
+    """However much was deleted, by however long names, and however much there is to say of it."""
     ours, theirs = ends
-    names = tuple(f"step-{number:08d}.a0001.n{number:04d}" for number in range(5000))
+    names = tuple(f"{'a-long-label' * 12}-{number:08d}.a0001.n{number:04d}" for number in range(5000))
     notes = tuple(f"could not delete {name}: {'x' * 900}" for name in names)
     answer = Committed(ordinal=1, folder="/run", name="a", digest="b", size=1, seconds=1.0, deleted=names, notes=notes)
     send(theirs, shortened(answer))

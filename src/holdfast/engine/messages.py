@@ -175,11 +175,18 @@ def send(connection: socket.socket, message: ToWriter | ToTrainer, descriptors: 
 
 def shortened(message: Outcome) -> Outcome:
     """``message`` within what a datagram takes: names, notes and text beyond what anyone reads are left out."""
-    notes = tuple(note[:500] for note in message.notes[:20])
+    most = 500
+    while len(msgspec.json.encode(found := _cut(message, most))) > LARGEST_MESSAGE and most:
+        most //= 2
+    return found
+
+
+def _cut(message: Outcome, most: int) -> Outcome:
+    notes = tuple(note[:most] for note in message.notes[:20])
     if isinstance(message, Committed):
-        digests = dict(itertools.islice(message.digests.items(), 50))
-        return msgspec.structs.replace(message, notes=notes, deleted=message.deleted[:500], digests=digests)
-    return msgspec.structs.replace(message, notes=notes, message=message.message[:2000])
+        digests = dict(itertools.islice(message.digests.items(), most // 10))
+        return msgspec.structs.replace(message, notes=notes, deleted=message.deleted[:most], digests=digests)
+    return msgspec.structs.replace(message, notes=notes, message=message.message[: 4 * most])
 
 
 def readable(descriptors: Iterable[int], timeout: float | None) -> list[int]:
