@@ -186,3 +186,46 @@ class _Watch:
 
 def _watching(job: Job) -> SideStreams:
     return SideStreams(_Watch(job))
+
+
+class Torn(LateDevice):
+    """A device that fails once, in the midst of the copies of a snapshot; ``late`` if they go on behind that."""
+
+    torn = late = False
+
+    def copy(self, parts: Any, device: torch.device, after: Late) -> Late:
+        found = list(parts)
+        self.late |= not all(one.reached.is_set() for one in self.begun)
+        if self.torn or len(found) < 2:
+            return super().copy(found, device, after)
+        self.torn = True
+        super().copy(found[:1], device, after)
+        raise RuntimeError("the device has fallen off the bus")
+
+
+def test_device_fails_in_the_midst_of_the_copies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has begun is over before the memory is used for another snapshot, which holds one moment only."""
+    device = Torn(delay=0.4)
+    monkeypatch.setattr(side_copies, "Cuda", lambda: device)
+    job = Job("cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HoldfastWarning)
+        train(folder, job)
+    assert device.torn
+    assert not device.late
+    assert assert_exact(folder, job) >= 6
+    assert len(History(folder).events("save_failed")) == 1
+
+
+def test_device_has_no_room_for_a_clone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then its tensors are copied at the boundary, and no save fails."""
+
+    def refuse(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(side_copies, "Cuda", LateDevice)
+    monkeypatch.setattr(side_copies, "cloned", refuse)
+    job = Job("cpu")
+    train(folder, job)
+    assert assert_exact(folder, job) >= 6
+    assert not History(folder).events("save_failed")

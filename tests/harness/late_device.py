@@ -36,6 +36,7 @@ class LateDevice:
     filled: int = 0
     held_back: int = 0
     pinned: set[int] = field(default_factory=set)
+    begun: list[Late] = field(default_factory=list)
 
     def has(self, tensor: torch.Tensor) -> bool:
         return True
@@ -59,6 +60,7 @@ class LateDevice:
         if self.fails:
             raise RuntimeError("the device has fallen off the bus")
         end, found = Late(), list(parts)
+        self.begun.append(end)
         self.copied += len(found)
 
         def work() -> None:
@@ -72,6 +74,10 @@ class LateDevice:
 
     def await_end(self, event: Late) -> None:
         event.reached.wait()
+
+    def drain(self, device: torch.device) -> None:
+        for end in self.begun:
+            end.reached.wait()
 
     def hold_back(self, device: torch.device, event: Late) -> None:
         """The host does itself what a device would do later: it has to wait."""

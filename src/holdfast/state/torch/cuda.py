@@ -47,6 +47,10 @@ class Accelerator(Protocol):
         """Returns when the event has come, without using a core until then."""
         ...
 
+    def drain(self, device: torch.device) -> None:
+        """Returns when all copies that were begun from the device are over."""
+        ...
+
     def hold_back(self, device: torch.device, event: Event) -> None:
         """What the calling thread asks of the device from now on waits for the event; the thread itself does not."""
         ...
@@ -107,6 +111,9 @@ class Cuda:
 
     def await_end(self, event: Event) -> None:
         event.synchronize()
+
+    def drain(self, device: torch.device) -> None:
+        self.stream(device).synchronize()
 
     def hold_back(self, device: torch.device, event: Event) -> None:
         torch.cuda.current_stream(device).wait_event(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable
@@ -117,7 +118,15 @@ class SideCopies:
         if id(source.tensor) in self._watched and is_dense(tensor) and not tensor.is_inference():
             self._copied.append(source.tensor)
             return self._later(tensor)
-        return self._later(cloned(tensor)) if self._fits(tensor) else source.copy_into
+        clone = self._cloned(tensor)
+        return source.copy_into if clone is None else self._later(clone)
+
+    def _cloned(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """None where the device has no room for a clone, or torch may not have it."""
+        try:
+            return cloned(tensor) if self._fits(tensor) else None
+        except torch.OutOfMemoryError:
+            return None
 
     def _later(self, tensor: torch.Tensor) -> Copy:
         """Notes where to. What is noted keeps its memory, also if the parameter is given another one meanwhile."""
@@ -160,6 +169,10 @@ class SideCopies:
                 self._obstacle = _CHANGED
         except BaseException as error:
             self._obstacle = _failed(error)
+            for device in self._noted:
+                # What was begun would else go on into memory that is used for something else by then.
+                with contextlib.suppress(Exception):
+                    self._accelerator.drain(device)
             raise
         finally:
             self._over.set()
