@@ -137,3 +137,24 @@ def test_contiguous_memory_begins_where_a_disk_can_read_to() -> None:
     for size in (1, 4096, 2 << 20, 5 << 20):
         memory = platform.contiguous_memory(size)
         assert bytes(memory) == bytes(size)
+
+
+def test_a_read_that_ends_early_is_read_on(cold: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network: only a read of nothing says that the file has ended."""
+    read_some = platform.read_some
+    monkeypatch.setattr(platform, "read_some", lambda descriptor, buffer, at: read_some(descriptor, buffer[:1000], at))
+    target = bytearray(5_000)
+    cold.read_into("x", 3_500, [memoryview(target)], direct=True)
+    assert bytes(target) == DATA[3_500:8_500]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_reads_into_memory_of_its_own(cold: LocalStorage) -> None:
+    """That of the parent stays with the parent: a page into which the disk writes must not become the child's."""
+    assert whole(cold, direct=True) == DATA
+    child = os.fork()
+    if not child:
+        os._exit(0 if whole(cold, direct=True) == DATA else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert whole(cold, direct=True) == DATA

@@ -106,14 +106,16 @@ def _is_resident(view: mmap.mmap, offset: int) -> bool:
 def contiguous_memory(size: int) -> memoryview:
     """Zeros in one stretch of the machine's memory, up to 2 MiB and where the system offers that; else in pages.
 
-    A disk takes as many stretches at a time as its queue allows, which is less than a block of single pages holds.
+    A disk takes as many stretches at a time as its queue allows, which is less than a block of single pages holds. A
+    forked child does not have it: while it is shared with one, a page that the disk writes to may become the child's.
     """
     private = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
     # Twice as much address space as a huge page needs: one that begins where a huge page can is in it.
     whole = mmap.mmap(-1, size + _HUGE_PAGE, **private)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without huge pages
-            whole.madvise(mmap.MADV_HUGEPAGE)
+    for name in ("MADV_HUGEPAGE", "MADV_DONTFORK"):
+        if hasattr(mmap, name):
+            with contextlib.suppress(OSError):  # a kernel without huge pages
+                whole.madvise(getattr(mmap, name))
     begin = -ctypes.addressof(ctypes.c_char.from_buffer(whole)) % _HUGE_PAGE
     return memoryview(whole)[begin : begin + size]
 

@@ -64,12 +64,17 @@ class DirectReader:
     def read_some(self, buffer: memoryview, offset: int) -> int:
         """See `ReadSome`."""
         if not self._begin <= offset < self._end:
-            self._begin = offset - offset % ALIGNMENT
-            self._end = self._begin + read_aligned(self._descriptor, self._window, self._begin)
+            self._begin = self._end = offset - offset % ALIGNMENT
+            # A read may end before what is wanted, and only one of nothing says that the file does.
+            while self._end <= offset and (count := self._read_on()):
+                self._end += count
         count = max(0, min(len(buffer), self._end - offset))
         place = offset - self._begin
         buffer[:count] = self._window[place : place + count]
         return count
+
+    def _read_on(self) -> int:
+        return read_aligned(self._descriptor, self._window[self._end - self._begin :], self._end)
 
 
 def read_aligned(descriptor: int, buffer: memoryview, offset: int) -> int:
@@ -88,3 +93,13 @@ def _window_of_thread() -> memoryview:
     if not hasattr(_own, "window"):
         _own.window = platform.contiguous_memory(_WINDOW)
     return memoryview(_own.window)
+
+
+def _forget_windows() -> None:
+    """In a forked child: the memory stays with the parent, where a read may be on its way into it."""
+    global _own
+    _own = threading.local()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_windows)
