@@ -12,7 +12,6 @@ from holdfast.engine.pins import pinned
 from holdfast.engine.sharing import bodies, shared
 from holdfast.engine.steady import WHOLE_EVERY
 from holdfast.errors import NotFoundError
-from holdfast.format.names import is_debris
 from holdfast.policies.forecast import Shortage, is_foreseeable, shortage
 from holdfast.policies.keep import KeepPolicy, Kept, described, plan, protected, require_known
 from holdfast.policies.written import written
@@ -20,6 +19,7 @@ from holdfast.run.saver import Saver
 from holdfast.run.schedule import Schedule
 from holdfast.storage.base import FileStatus
 from holdfast.storage.local import LocalStorage
+from holdfast.storage.paths import is_deleting
 
 
 @dataclass(slots=True, eq=False)
@@ -79,8 +79,8 @@ class Target:
 
     def _going(self) -> int:
         """Bytes of what was deleted and is still being removed: they are free soon, but for what others have too."""
-        debris = [name for name in self.storage.list() if is_debris(name)]
-        paths = [f"{name}/{file}" for name in debris for file in self.storage.list_files(name)]
+        going = [name for name in self.storage.list() if is_deleting(name)]
+        paths = [f"{name}/{file}" for name in going for file in self.storage.list_files(name)]
         return sum(one.size for one in map(self._status, paths) if one is not None and one.names == 1)
 
     def _status(self, path: str) -> FileStatus | None:

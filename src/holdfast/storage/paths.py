@@ -65,4 +65,13 @@ def is_debris(name: str) -> bool:
     >>> is_debris(".deleting-step-00000500.a0001.n0003-0f0f0f0f")
     True
     """
-    return _PARTIAL in name or name.startswith(_DELETING)
+    return _PARTIAL in name or is_deleting(name)
+
+
+def is_deleting(name: str) -> bool:
+    """Whether ``name`` is what remains of a checkpoint whose deletion is under way, or was when its process died.
+
+    >>> is_deleting(".deleting-step-00000500.a0001.n0003-0f0f0f0f")
+    True
+    """
+    return name.startswith(_DELETING)
