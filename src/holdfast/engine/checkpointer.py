@@ -22,6 +22,7 @@ from holdfast.format.manifest import Manifest
 from holdfast.format.names import unhashed
 from holdfast.format.pruning import pruned
 from holdfast.format.safetensors import ALIGNMENT
+from holdfast.garbage import no_collection
 from holdfast.types import ItemRecord, Json
 
 _REQUEST_ROOM = 64 << 10
@@ -108,17 +109,7 @@ class Checkpointer:
         assert not self.busy, "one snapshot at a time: the arena still holds the last one"
         self.writer.abandon()
         sources = {name: item.sources for name, item in items.items()}
-        contents = [one.contents for one in checkpoints]
-        plan = self._planned(sources, contents)
-        known = self._steadiness.look(
-            plan, sources, _moment(checkpoints[0].manifest), urgent=any(one.urgent for one in checkpoints)
-        )
-        request = msgspec.json.encode(_request(plan, items, checkpoints, known))
-        ring = self._ring(plan.size, len(request))
-        if ring is not None:
-            plan = self._planned(sources, contents, BLOCK_SIZE)
-            self._steadiness.look_at_none()
-            request = msgspec.json.encode(_request(plan, items, checkpoints))
+        plan, request, ring = self._laid_out(items, sources, checkpoints)
         offset = ring or plan.size
         arena = self._make_room(offset, len(request))
         arena.view[offset : offset + len(request)] = request
@@ -136,6 +127,24 @@ class Checkpointer:
             self.writer.abandon()
             raise
         return held
+
+    @no_collection()
+    def _laid_out(
+        self, items: Mapping[str, ItemDraft], sources: Sources, checkpoints: Sequence[CheckpointDraft]
+    ) -> tuple[Plan, bytes, int | None]:
+        """Where in the arena what goes, the request behind it, and how large the ring is if the state streams."""
+        contents = [one.contents for one in checkpoints]
+        plan = self._planned(sources, contents)
+        known = self._steadiness.look(
+            plan, sources, _moment(checkpoints[0].manifest), urgent=any(one.urgent for one in checkpoints)
+        )
+        request = msgspec.json.encode(_request(plan, items, checkpoints, known))
+        ring = self._ring(plan.size, len(request))
+        if ring is not None:
+            plan = self._planned(sources, contents, BLOCK_SIZE)
+            self._steadiness.look_at_none()
+            request = msgspec.json.encode(_request(plan, items, checkpoints))
+        return plan, request, ring
 
     def _fill(self, held: Persist, plan: Plan, sources: Sources) -> None:
         assert self._arena is not None

@@ -152,13 +152,13 @@ class Snapshots:
         with self._saves.meter.stopping():
             return self._save_firing(boundary, self._saves.firing(), behind)
 
-    @no_collection()
     def _save_firing(self, boundary: Boundary, firing: Firing, behind: bool) -> bool:
         try:
             stored = self._loop.stored(boundary)
             if stored is None and _needs_position(firing):
                 raise SaveError(f"{_POSITION_LOST}.")
-            content = self._content(boundary, self._capture(firing), stored, firing)
+            with no_collection():
+                content = self._content(boundary, self._capture(firing), stored, firing)
         except Exception as error:
             self._saves.fail(boundary.progress, firing, error)
             return False
