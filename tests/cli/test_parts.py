@@ -68,7 +68,7 @@ def test_prune_leaves_what_a_resume_needs(holdfast, mixed):
     whole = [one.name for one in checkpoints(mixed) if len(one.items) == 2]
     done = holdfast("prune", mixed, "--keep", "last 1", "--dry-run", "--json").json
     kept = {one["name"]: one["reason"] for one in done if one["kept"]}
-    assert kept == {whole[-1]: "a resume continues here", checkpoints(mixed)[-1].name: "last 1"}
+    assert kept == {whole[-1]: "a resume tries this one first", checkpoints(mixed)[-1].name: "last 1"}
 
 
 def test_an_interval_that_was_chosen_is_shown_with_why(holdfast, tmp_path):

@@ -120,6 +120,7 @@ def _plan(found: Survey, phrases: list[str], abandoned: bool) -> dict[str, Verdi
 
 def _kept(found: Survey, phrases: list[str], holds: Mapping[str, str], pins: Iterable[str]) -> dict[str, str | None]:
     """For each checkpoint that counts, why it stays, or None."""
+    from holdfast.cli.listing import LEGEND, RESUME
     from holdfast.policies.keep import described, plan, protected
     from holdfast.policies.phrases import keep_policy
 
@@ -130,7 +131,7 @@ def _kept(found: Survey, phrases: list[str], holds: Mapping[str, str], pins: Ite
     _check_metrics(policy, own)
     stay = protected(own, holds, pins)
     if found.resume is not None:
-        stay[found.resume] = "a resume continues here"
+        stay[found.resume] = LEGEND[RESUME]
     return plan(policy, own, stay)
 
 

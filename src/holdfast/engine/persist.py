@@ -102,8 +102,8 @@ def _committed(task: _Task, manifest: Manifest, size: int, linked: int = 0) -> C
 def _left_with_one(task: _Task) -> list[str]:
     try:
         return left_with_one(task.links.catalog, task.commit.delete)
-    except HoldfastError:
-        return []  # what cannot be listed now is not deleted either, and that is told
+    except HoldfastError as error:
+        return [f"whether the only other copy of a shared file goes with a deletion is not known: {error}"]
 
 
 def refused(commit: CommitRequest, message: str, notes: Iterable[str] = (), *, again: bool = False) -> Failed:

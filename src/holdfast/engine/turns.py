@@ -18,7 +18,7 @@ from holdfast.storage.paths import MANIFEST_FILE
 
 READERS_LOCK = ".readers.lock"
 READER_WAIT_SECONDS = 60.0
-"""How long a reader waits for its turn: somebody may be deleting many gigabytes."""
+"""How long a reader waits for its turn, which takes somebody else long on a slow storage only."""
 DELETER_WAIT_SECONDS = 10.0
 """How long a deletion waits for its turn, which a process that is stopped at a bad moment keeps."""
 _PAUSE_SECONDS = 0.005

@@ -92,8 +92,11 @@ def _check_whole(storage: Storage, path: str, record: FileRecord, advance: Advan
 
 def _check_header(storage: Storage, path: str, record: FileRecord, expected: Mapping[str, StoredTensor]) -> None:
     """The file opens as what the manifest says it is, also for those who read it without the manifest."""
-    length = header_size(_read(storage, path, PREFIX_SIZE), record.size)
-    found = parse_header(_read(storage, path, length), record.size)
+    try:
+        length = header_size(_read(storage, path, PREFIX_SIZE), record.size)
+        found = parse_header(_read(storage, path, length), record.size)
+    except CorruptError as error:
+        raise error if str(error).startswith(path) else CorruptError(f"{path}: {error}") from error
     for name, wanted in expected.items():
         if found.get(name) != wanted:
             raise CorruptError(f"{path}: its header says {found.get(name)} of {name!r}, not {wanted}. {DAMAGED}")

@@ -154,7 +154,7 @@ class TensorTarget:
 
     def _place(self) -> None:
         self._count()
-        alike = self._tensor.dtype == _DTYPES[self.spec.dtype] and is_dense(self._tensor)
+        alike = self._tensor.dtype == _DTYPES.get(self.spec.dtype) and is_dense(self._tensor)
         if alike and self._tensor.numel() and device_memory.accelerator.has(self._tensor):
             self._remote = DeviceMemory.of(self._tensor)
         else:
