@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import holdfast
-from holdfast import Checkpoint, Every, HoldfastWarning, KeepLast, Run, Saver
-from holdfast.engine.messages import Persist
+from holdfast import AtEnd, Checkpoint, Every, HoldfastWarning, KeepLast, Run, Saver
+from holdfast.engine.messages import Failed, Persist
 from holdfast.engine.steady import WHOLE_EVERY
 from holdfast.format.safetensors import ALIGNMENT
 from holdfast.run.saves import Saves
@@ -448,3 +448,24 @@ def test_held_snapshots_never_reached_the_writer(folder: Path) -> None:
         patch.setattr(Run, "__enter__", entered)
         recorded(folder, 8, act)
     assert len(seen) == 1
+
+
+def test_a_last_save_that_found_other_bytes_is_made_once_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No boundary comes behind it that could be saved in its place."""
+    hear, failed = Saves._hear, []
+
+    def once(self: Saves, outcome: Any) -> None:
+        last = self._under_way is not None and self._under_way.progress.epoch == 1
+        if last and not failed:
+            failed.append(outcome.name)
+            outcome = Failed(
+                ordinal=outcome.ordinal, folder=outcome.folder, name=outcome.name, message="other bytes", again=True
+            )  # fmt: skip
+        hear(self, outcome)
+
+    monkeypatch.setattr(Saves, "_hear", once)
+    with pytest.warns(HoldfastWarning, match="other bytes"):
+        adapt(folder, 3, save=AtEnd())
+    first, again = History(folder).checkpoints
+    assert failed == [first]
+    assert again == "step-00000003.a0001.n0002"

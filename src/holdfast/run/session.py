@@ -291,9 +291,16 @@ class Session:
         elif self.saves.ending:
             stop = self._stops.by_deadline()
         if stop is not None:
-            self.snapshots.save_now(BEFORE_DEADLINE if stop.cause == DEADLINE else ON_SIGNAL)
-            self.saves.wait()
+            self._save_last(BEFORE_DEADLINE if stop.cause == DEADLINE else ON_SIGNAL)
             self._stop(stop)
+
+    def _save_last(self, reason: str) -> None:
+        """Saves the boundary, and once more if the writer found other bytes than it was told: no other will come."""
+        for _ in range(2):
+            self.snapshots.save_now(reason)
+            self.saves.wait()
+            if not any(one.again for one in self.saves.ledger.last):
+                break
 
     def _stop(self, stop: Stop) -> NoReturn:
         """Says what a restart will find, which after a failed save is not this boundary."""
@@ -327,8 +334,7 @@ class Session:
     def finish(self) -> None:
         """The loop has come to its end: the final save, whatever the interval."""
         self._inquiry.ask("end", self.progress)
-        self.snapshots.save_now(AT_END)
-        self.saves.wait()
+        self._save_last(AT_END)
         self._leave()
         self.stop_late()
 
