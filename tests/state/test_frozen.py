@@ -13,6 +13,7 @@ from torch import nn
 
 from holdfast import Run, latest
 from holdfast.state.array import ArraySource
+from holdfast.state.torch.frozen import _steps
 from holdfast.state.torch.tensor import TensorSource
 
 SIZE = 100
@@ -206,3 +207,24 @@ def test_a_step_of_another_parameter_is_none_of_this_one() -> None:
     other.grad = torch.ones(3)
     optimizer.step()
     assert seen(parameter) == before
+
+
+def test_a_step_counts_whose_gradients_come_or_go_within_it() -> None:
+    """They come in a closure, or a hook behind the step drops them: a fused step moves no version counter."""
+    parameter = torch.nn.Parameter(torch.ones(4))
+    before = _steps.of(parameter)
+    dropping = torch.optim.AdamW([parameter], fused=True)
+    dropping.register_step_post_hook(lambda optimizer, *_: optimizer.zero_grad())
+    parameter.grad = torch.ones(4)
+    dropping.step()
+    assert _steps.of(parameter) == before + 1
+
+    def closure() -> torch.Tensor:
+        (loss := parameter.square().sum()).backward()
+        return loss
+
+    torch.optim.SGD([parameter]).step(closure)
+    assert _steps.of(parameter) == before + 2
+    parameter.requires_grad_(False).grad = None
+    dropping.step()
+    assert _steps.of(parameter) == before + 2

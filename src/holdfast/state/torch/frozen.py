@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Hashable
-from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from holdfast.state.torch.step_hook import StepHook
 
 _PLACES = 8
 _BYTES = 16
@@ -59,26 +59,25 @@ def reach(size: int, stride: int) -> int:
 
 
 class _Steps:
-    """Counts the steps that had a gradient for a parameter: fused optimizers move no version counter.
+    """Counts the steps that may have changed a parameter: fused optimizers move no version counter.
 
     One may be thawed after a save, trained, and be frozen again before the next.
     """
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
-        self._hook: Any = None
+        # Of all optimizers of the process: one that the run does not know may have the same parameters.
+        self._hook = StepHook(self._count)
 
     def of(self, parameter: torch.Tensor) -> int:
         """Those since it was first asked for this parameter."""
-        if self._hook is None:
-            # Of all optimizers of the process: one that the run does not know may have the same parameters.
-            self._hook = register_optimizer_step_post_hook(self._count)
         return self._counts.setdefault(id(parameter), 0)
 
-    def _count(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _count(self, optimizer: torch.optim.Optimizer) -> None:
+        """A gradient may come only in the closure that the step is given, so one that could come counts too."""
         for group in optimizer.param_groups:
             for one in group["params"]:
-                if id(one) in self._counts and one.grad is not None:
+                if id(one) in self._counts and (one.requires_grad or one.grad is not None):
                     self._counts[id(one)] += 1
 
 
