@@ -17,7 +17,7 @@ def made(script):
     return model, optimizer, script.run({"model": model, "optimizer": optimizer})
 
 
-@scenario()
+@scenario(slow=True)
 def in_the_process(script):
     trained_on(script, DataLoader(Augmented(), BATCH, shuffle=True))
 
@@ -44,7 +44,7 @@ def weighted(script):
     trained_on(script, DataLoader(points(), BATCH, weights=range(POINTS)))
 
 
-@scenario()
+@scenario(slow=True)
 def wrapped(script):
     """A sampler of torch's, which draws from its generator in each epoch."""
     sampler = torch.utils.data.RandomSampler(range(POINTS), generator=torch.Generator())
