@@ -69,6 +69,9 @@ def test_a_state_larger_than_the_arena_is_saved_bit_for_bit(folder: Path) -> Non
     checkpoint.load_into(**found)
     assert_equal(found, wanted)
     assert "streams through 16.8 MB" in History(folder).events("streams")[0]["message"]
+    # It was written while training stood still, which must not count twice where a deadline is near.
+    assert run._session.saves.meter.newest.persist == 0
+    assert run._session.saves.meter.newest.blocking > 0
 
 
 def test_it_streams_once_for_each_folder(folder: Path) -> None:

@@ -357,7 +357,8 @@ class Saves:
         assert held is not None, "no outcome without a save"
         for note in outcome.notes:
             self.voice.warn("save_note", f"{outcome.name}: {note}")
-        self.meter.written(outcome.seconds)
+        # What streams is written while training stands still, and that time is known already.
+        self.meter.written(0.0 if held.persist.streams else outcome.seconds)
         if not self.checkpointer.busy:
             self.meter.done()
         firing = [(one, why) for one, why in held.firing if one.folder == outcome.folder]
