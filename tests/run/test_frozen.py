@@ -177,13 +177,18 @@ def by_a_write_through_data(model: Adapted) -> None:
 
 def thawed_stepped_and_frozen_again(model: Adapted) -> None:
     """By an optimizer that the run does not know, and that moves no version counter."""
-    optimizer = torch.optim.SGD([model.base.weight], lr=1.0, fused=True)
-    model.base.weight.requires_grad_(True)
-    model.base.weight.grad = torch.zeros(WIDTH, WIDTH)
-    model.base.weight.grad[5, 7] = 1.0
+    step_once(model.base.weight)
+
+
+def step_once(weight: nn.Parameter) -> None:
+    """Changes one element."""
+    optimizer = torch.optim.SGD([weight], lr=1.0, fused=True)
+    weight.requires_grad_(True)
+    weight.grad = torch.zeros(WIDTH, WIDTH)
+    weight.grad[5, 7] = 1.0
     optimizer.step()
-    model.base.weight.grad = None
-    model.base.weight.requires_grad_(False)
+    weight.grad = None
+    weight.requires_grad_(False)
 
 
 CHANGES = [
@@ -196,6 +201,23 @@ CHANGES = [
 def test_what_is_changed_is_saved_as_it_is_then(folder: Path, change: Callable[[Adapted], object]) -> None:
     """And is linked again once it has stayed the same."""
     recorded(folder, 9, lambda number, model: change(model) if number == 5 else None)
+    assert linked(folder) == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 3
+
+
+def test_memory_that_is_trained_by_another_of_its_names_is_saved_as_it_is_then(folder: Path) -> None:
+    """A parameter of its own over the memory of the base is thawed, stepped and frozen again between two saves."""
+
+    def made() -> tuple[Any, torch.optim.Optimizer]:
+        model, optimizer = adapted()
+        model.tied = nn.Linear(WIDTH, WIDTH, bias=False)
+        model.tied.weight = nn.Parameter(model.base.weight.detach(), requires_grad=False)
+        return model, optimizer
+
+    def act(number: int, model: Any) -> None:
+        if number == 5:
+            step_once(model.tied.weight)
+
+    recorded(folder, 9, act, made=made)
     assert linked(folder) == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 3
 
 

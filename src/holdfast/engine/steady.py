@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from holdfast.engine.leaves import Source
 from holdfast.engine.messages import Committed, Failed, Outcome
 from holdfast.engine.plan import Plan, Shard, Sources
+from holdfast.types import Alias
 
 WHOLE_EVERY = 10
 """Saves of a frozen shard of which one copies, digests and writes it, whatever was seen of it."""
@@ -43,6 +45,23 @@ class _Taken:
     known: _Known | None
 
 
+class _Seeing:
+    """What is seen of the tensors of shards, by all of their names: each may be a parameter of its own."""
+
+    def __init__(self, plan: Plan, sources: Sources) -> None:
+        self._sources = sources
+        self._others: dict[Alias, list[Source]] = {}
+        for item, aliases in plan.aliases.items():
+            for name, owner in aliases.items():
+                self._others.setdefault(owner, []).append(sources[item][name])
+
+    def of(self, shard: Shard) -> Hashable:
+        return tuple(one.seen() for name in shard.layout.ranges for one in self._named(Alias(shard.item, name)))
+
+    def _named(self, owner: Alias) -> list[Source]:
+        return [self._sources[owner.item][owner.tensor], *self._others.get(owner, ())]
+
+
 class Steadiness:
     """Decides which frozen shards of a snapshot are known, and which of those lie in the arena already.
 
@@ -72,7 +91,8 @@ class Steadiness:
         there may be no room for it.
         """
         self._moment = moment
-        self._taken = {shard.file: self._look_at(shard, sources) for shard in plan.shards if shard.frozen}
+        seen = _Seeing(plan, sources)
+        self._taken = {shard.file: self._look_at(shard, seen.of(shard)) for shard in plan.shards if shard.frozen}
         known = [one.known for one in self._taken.values() if one.known is not None]
         late = urgent or self._whole_failed
         self._whole_failed, self._whole = False, not late and any(one.saves >= WHOLE_EVERY - 1 for one in known)
@@ -84,10 +104,8 @@ class Steadiness:
         """A snapshot begins of which all bytes are copied and digested, through an arena that keeps none of them."""
         self._taken, self._lying = {}, {}
 
-    def _look_at(self, shard: Shard, sources: Sources) -> _Taken:
+    def _look_at(self, shard: Shard, seen: Hashable) -> _Taken:
         key = shard.item, shard.layout.header
-        leaves = sources[shard.item]
-        seen = tuple(leaves[name].seen() for name in shard.layout.ranges)
         known = self._known.get(key)
         trusted = known is not None and known.proven and known.seen == seen and shard.item not in self._doubted
         return _Taken(key, shard.offset, seen, known if trusted else None)
