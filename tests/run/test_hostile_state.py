@@ -1,6 +1,7 @@
 """Checkpoints whose manifest is sealed and whose content is not what a run wrote: refused in words, nothing changed."""
 
 import copy
+import itertools
 import json
 import random
 import shutil
@@ -17,6 +18,7 @@ from holdfast.errors import CorruptError, HoldfastError, MisfitError
 from holdfast.format.manifest import seal_document
 
 ITEMS = ("data", "rng", "values", "model", "optimizer", "scheduler")
+PARTS = 12
 SAMPLES = 150
 VALUES = (None, -1, 10**9, "x", [], {}, {"$float": "nan"}, {"$tuple": [1]}, True)
 
@@ -196,11 +198,11 @@ def test_any_change_of_a_stored_value_is_refused_in_words_or_resumes(whole, resu
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
-def test_every_change_of_a_stored_value_is_refused_in_words_or_resumes(whole, resume):
-    """The same for all of them."""
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_change_of_a_stored_value_is_refused_in_words_or_resumes(whole, resume, part):
+    """The same for all of them, in parts that a busy machine gets through too."""
     document, wrong = whole[1], []
-    for path, change, value in changes(document):
+    for path, change, value in itertools.islice(changes(document), part, None, PARTS):
         try:
             resume(changed(document, path, change, value))
         except Exception as error:
