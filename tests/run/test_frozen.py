@@ -64,7 +64,7 @@ def bases(folder: Path, number: int) -> torch.Tensor:
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.detach().view(torch.uint8), other.detach().view(torch.uint8))
+    return torch.equal(*(tensor.detach().contiguous().view(torch.uint8) for tensor in (one, other)))
 
 
 def recorded(folder: Path, batches: int, act: Act = lambda *_: None, **options: Any) -> None:
@@ -219,6 +219,27 @@ def test_memory_that_is_trained_by_another_of_its_names_is_saved_as_it_is_then(f
 
     recorded(folder, 9, act, made=made)
     assert linked(folder) == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 3
+
+
+@pytest.mark.parametrize("view", [lambda whole: whole[:180], torch.t])
+def test_memory_of_which_another_parameter_is_trained_is_saved_as_it_is_then(
+    folder: Path, view: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """The base shows a part of it, or all in another order, and the optimizer moves no version counter."""
+
+    def made() -> tuple[Any, torch.optim.Optimizer]:
+        model, _ = adapted()
+        model.trained = nn.Linear(WIDTH, WIDTH, bias=False)
+        model.base.weight = nn.Parameter(view(model.trained.weight.detach()), requires_grad=False)
+        model.head = nn.Linear(len(model.base.weight), 1)
+        return model, torch.optim.SGD([model.trained.weight, *model.head.parameters()], 0.1, fused=True)
+
+    def act(number: int, model: Any) -> None:
+        if number > 4:
+            model.trained.weight.grad = torch.zeros(WIDTH, WIDTH)
+            model.trained.weight.grad[5, 7] = 1.0
+
+    recorded(folder, 7, act, made=made)
 
 
 def test_thawed_in_the_middle_it_is_trained_and_saved(folder: Path) -> None:

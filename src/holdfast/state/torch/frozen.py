@@ -13,6 +13,7 @@ from holdfast.state.torch.step_hook import StepHook
 _PLACES = 8
 _BYTES = 16
 """Bytes that are looked at in each of so many places, spread over a tensor."""
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def is_frozen(tensor: torch.Tensor) -> bool:
@@ -41,7 +42,7 @@ def seen(parameter: torch.Tensor, tensor: torch.Tensor) -> Hashable:
     storage = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
     bytes_seen = _probed(tensor) if tensor.is_cpu else None
     place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg())
-    return (storage, *place, tensor._version, _steps.of(parameter), bytes_seen)
+    return (storage, *place, tensor._version, _steps.of(parameter, tensor), bytes_seen)
 
 
 def _probed(tensor: torch.Tensor) -> bytes:
@@ -61,7 +62,8 @@ def reach(size: int, stride: int) -> int:
 class _Steps:
     """Counts the steps that may have changed a parameter: fused optimizers move no version counter.
 
-    One may be thawed after a save, trained, and be frozen again before the next.
+    One may be thawed after a save, trained, and be frozen again before the next. Of fused ones, the steps of all that
+    lies in the same storage count: what is trained may have any part of the memory of what is frozen.
     """
 
     def __init__(self) -> None:
@@ -69,16 +71,26 @@ class _Steps:
         # Of all optimizers of the process: one that the run does not know may have the same parameters.
         self._hook = StepHook(self._count)
 
-    def of(self, parameter: torch.Tensor) -> int:
-        """Those since it was first asked for this parameter."""
-        return self._counts.setdefault(id(parameter), 0)
+    def of(self, parameter: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...]:
+        """Those since it was first asked for this parameter, and for the storage of ``tensor``, its memory."""
+        return tuple(self._counts.setdefault(one, 0) for one in (id(parameter), _storage(tensor)))
 
     def _count(self, optimizer: torch.optim.Optimizer) -> None:
         """A gradient may come only in the closure that the step is given, so one that could come counts too."""
         for group in optimizer.param_groups:
             for one in group["params"]:
-                if id(one) in self._counts and (one.requires_grad or one.grad is not None):
-                    self._counts[id(one)] += 1
+                self._add(id(one), one)
+                if group.get("fused") and type(one) in _PLAIN:
+                    self._add(_storage(one), one)
+
+    def _add(self, mark: int, moved: torch.Tensor) -> None:
+        if mark in self._counts and (moved.requires_grad or moved.grad is not None):
+            self._counts[mark] += 1
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address
 
 
 _steps = _Steps()
