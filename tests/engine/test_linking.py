@@ -19,7 +19,7 @@ from holdfast.engine.catalog import Catalog, Entry
 from holdfast.engine.linking import Links, fewest
 from holdfast.engine.messages import CommitRequest, Committed, Failed, ShardRequest
 from holdfast.engine.persist import Shards
-from holdfast.engine.sharing import Body, Name, left_with_one
+from holdfast.engine.sharing import Body, Name, bodies, left_with_one, shared
 from holdfast.format.digests import BLOCK_SIZE, FileDigest
 from holdfast.format.manifest import Manifest, seal_document
 from holdfast.storage.base import FileStatus
@@ -28,7 +28,7 @@ from holdfast.testing.faults import Fail, Fault, FaultyStorage, failing_call
 from holdfast.types import FileRecord
 from tests.harness.persisting import persist
 
-FILE, OTHER = "model-2.safetensors", "model.safetensors"
+FILE, OTHER, TWIN = "model-2.safetensors", "model.safetensors", "teacher.safetensors"
 RUN = "7f3a"
 
 # The choice.
@@ -142,18 +142,21 @@ class Run:
 
     def save(
         self, known: str = KNOWN, *, delete: Sequence[str] = (), avoid: Sequence[str] = (), data: bytes = FROZEN,
-        read_back: bool = False, run: str = RUN,
+        read_back: bool = False, run: str = RUN, twin: bool = False,
     ) -> Committed | Failed:  # fmt: skip
+        """With a ``twin``, the frozen bytes are in two files of the checkpoint."""
         self.ordinal += 1
         self.links = self.links or Links(LocalStorage(self.folder))
         arena = data + bytes(-len(data) % 4096) + b"other".ljust(4096, b"\0")
         end = len(arena) - 4096
+        frozen = (FILE, TWIN) if twin else (FILE,)
         shards = Shards(
-            [ShardRequest(FILE, 0, len(data), end, True, known), ShardRequest(OTHER, end, 5, 4096)], memoryview(arena)
+            [ShardRequest(OTHER, end, 5, 4096), *(ShardRequest(one, 0, len(data), end, True, known) for one in frozen)],
+            memoryview(arena),
         )
         commit = CommitRequest(
-            folder=str(self.folder), files=(OTHER, FILE), manifest=manifest(self.ordinal, run), delete=tuple(delete),
-            avoid=tuple(avoid), read_back=read_back,
+            folder=str(self.folder), files=(OTHER, *frozen), manifest=manifest(self.ordinal, run),
+            delete=tuple(delete), avoid=tuple(avoid), read_back=read_back,
         )  # fmt: skip
         return persist(self.storage, commit, shards, [], self.links)
 
@@ -219,6 +222,25 @@ def test_what_is_linked_is_read_back_where_that_is_asked_for(run: Run) -> None:
     run.links = Links(LocalStorage(run.folder))
     outcome = run.save(read_back=True)
     assert not isinstance(outcome, Committed) or outcome.linked == 0
+
+
+def test_what_is_read_back_as_damaged_is_written_again(run: Run) -> None:
+    """By the same save, though the blocks that are read before a link are all good: no checkpoint is lost for it."""
+    big = image(12 * BLOCK_SIZE)
+    known = digest_of(big)
+    for _ in range(4):
+        run.saved(known, data=big)
+    run.links = Links(LocalStorage(run.folder))
+    assert run.files() == [0, 1, 0, 1]
+    flip(run.path(3), 10 * BLOCK_SIZE)  # the fifth save reads the blocks behind number 5, its second try the next ones
+    outcome = run.saved(known, data=big, read_back=True)
+    assert outcome.linked == 0
+    told = f"{FILE} is the same file in {name_of(1)}, {name_of(3)}. It is not linked to again."
+    assert outcome.notes[0] == told
+    assert len(outcome.notes) == 2
+    for _ in range(4):
+        assert run.saved(known, data=big, read_back=True).notes == ()
+    assert run.files().count(0) == 2
 
 
 def touched(run: Run) -> None:
@@ -376,6 +398,31 @@ def test_bytes_that_are_not_what_they_were_known_to_be_are_not_committed(run: Ru
     assert outcome.again
     assert f"{FILE}: the snapshot holds other bytes of it than it was known to" in outcome.message
     assert LocalStorage(run.folder).list() == []
+
+
+@pytest.mark.parametrize("kept", [2, 3])
+def test_items_that_are_alike_leave_the_newest_checkpoints_no_file_in_common(run: Run, kept: int) -> None:
+    """Damage to any file on disk leaves one of the two newest whole."""
+    for number in range(1, 8):
+        going = [name_of(number - kept)] if number > kept else []
+        assert run.saved(known=KNOWN if number > 2 else "", delete=going, twin=True).notes == ()
+        if number > 1:
+            two = [{run.path(one, file).stat().st_ino for file in (FILE, TWIN)} for one in (number - 1, number)]
+            assert not two[0] & two[1]
+
+
+def test_a_checkpoint_shares_no_file_with_itself(run: Run) -> None:
+    """Where it has two names for one file on disk, only others are told to have it too."""
+    for number in range(1, 4):
+        going = [name_of(number - 1)] if number > 1 else []
+        assert run.saved(known=KNOWN if number > 2 else "", delete=going, twin=True).notes == ()
+    assert run.path(3).stat().st_ino == run.path(3, TWIN).stat().st_ino
+    storage = LocalStorage(run.folder)
+    assert shared(bodies(storage, Catalog(storage).list().entries)) == {}
+    run.saved(twin=True)
+    flip(run.path(3), 0)
+    (note,) = run.saved(twin=True).notes
+    assert note.count(name_of(3)) == 1
 
 
 def test_the_last_other_copy_of_what_is_not_saved_any_more_is_told(run: Run) -> None:

@@ -28,6 +28,8 @@ class Links:
         """Files that were found to hold other bytes: the blocks that are read next time may be good."""
         self._turns: dict[Hashable, int] = {}
         """The block of each file that is read first next time."""
+        self._linked: dict[str, Body] = {}
+        """What each file was linked to last."""
 
     def link(self, attempt: Try, commit: CommitRequest, shard: ShardRequest, notes: list[str]) -> FileRecord | None:
         """Gives ``attempt`` the file of ``shard`` by a link, if its bytes are known and some checkpoint has them.
@@ -45,12 +47,19 @@ class Links:
                 found.remove(body)
                 continue
             if problem is None and attempt.link(source.path, shard.file, shard.size):
+                self._linked[shard.file] = body
                 return source.record
             if problem is not None:
                 self._bad.add(body.status.body)
                 notes.append(problem)
             found.remove(body)
         return None
+
+    def reject(self, file: str) -> str:
+        """What ``file`` was linked to last is not what it should be, as all of it was read. A note of who has it."""
+        body = self._linked[file]
+        self._bad.add(body.status.body)
+        return f"{file} is the same file in {', '.join(body.checkpoints)}. It is not linked to again."
 
     def _candidates(self, commit: CommitRequest, shard: ShardRequest) -> Iterator[Body]:
         """The files that were committed by this run with the bytes of ``shard``, and have not been touched since."""
@@ -89,7 +98,7 @@ class Links:
             for number in range(first, first + min(_BLOCKS, count)):
                 self._check(source, number % count)
         except (CorruptError, StorageError) as error:
-            others = ", ".join(one.entry.name for one in body.names[:-1])
+            others = ", ".join(one for one in body.checkpoints if one != source.entry.name)
             also = f" It is the same file in {others}." if others else ""
             return f"{error}{also} It is not linked to; what it should hold is written again."
         return None
@@ -109,8 +118,10 @@ def fewest(found: Sequence[Body], going: Collection[str]) -> Body | None:
     damage to it leaves the one before to fall back on, and of the others it is the one that the fewest have.
     """
     staying = sorted((one for one in found if one.staying(going)), key=lambda one: _newest(one.staying(going)))
-    if len(staying) > 1:
-        return min(staying[:-1], key=lambda one: len(one.staying(going)))
+    # Of the newest there may be several: items that are alike are files of the same bytes.
+    before = [one for one in staying if _newest(one.staying(going)) < _newest(staying[-1].staying(going))]
+    if before:
+        return min(before, key=lambda one: len(one.staying(going)))
     others = [one for one in found if one not in staying]
     return max(others, key=lambda one: _newest(one.names), default=None)
 

@@ -134,7 +134,12 @@ def _commit(task: _Task) -> Generator[None, None, tuple[Manifest, int, int]]:
         files = {file: linked[file] if file in linked else shards.write(attempt, file) for file in commit.files}
         if commit.read_back:
             for file, record in files.items():
-                _read_back(attempt, file, record)
+                try:
+                    _read_back(attempt, file, record)
+                except HoldfastError:
+                    if file in linked:
+                        task.notes.append(task.links.reject(file))
+                    raise
         yield
         hashed = _labelled(commit.manifest, content_hash(commit.manifest.items, files))
         whole = msgspec.structs.replace(hashed, try_id=try_id, parts=(Part(rank=0, files=files),))

@@ -37,9 +37,19 @@ class Body:
     status: FileStatus
     names: list[Name] = field(default_factory=list)
 
+    @property
+    def checkpoints(self) -> list[str]:
+        """Those that have it, each once: one may have it as several files."""
+        return checkpoints_of(self.names)
+
     def staying(self, going: Collection[str]) -> list[Name]:
         """Its names once the checkpoints ``going`` are gone."""
         return [one for one in self.names if one.entry.name not in going]
+
+
+def checkpoints_of(names: Iterable[Name]) -> list[str]:
+    """Those of the ``names``, each once."""
+    return list(dict.fromkeys(one.entry.name for one in names))
 
 
 def bodies(storage: Storage, entries: Iterable[Entry]) -> list[Body]:
@@ -58,9 +68,10 @@ def shared(found: Iterable[Body]) -> Shared:
     """Who has which file together with whom."""
     them: Shared = {}
     for body in found:
-        for one in body.names if len(body.names) > 1 else ():
-            others = [other.entry.name for other in body.names if other is not one]
-            them.setdefault(one.entry.name, {})[one.file] = others
+        for one in body.names:
+            others = [name for name in body.checkpoints if name != one.entry.name]
+            if others:
+                them.setdefault(one.entry.name, {})[one.file] = others
     return them
 
 
@@ -104,8 +115,8 @@ def _has_links(storage: Storage, name: str) -> bool:
 def _alone(copies: Iterable[list[Body]], going: Collection[str]) -> Iterator[str]:
     for same in copies:
         left = [names for body in same if (names := body.staying(going))]
-        if len(same) > 1 and len(left) == 1 and len(left[0]) > 1:
-            yield _ALONE.format(", ".join(one.entry.name for one in left[0]), left[0][0].file)
+        if len(same) > 1 and len(left) == 1 and len(having := checkpoints_of(left[0])) > 1:
+            yield _ALONE.format(", ".join(having), left[0][0].file)
 
 
 _ALONE = (
