@@ -9,6 +9,8 @@ import numpy as np
 
 from holdfast.errors import UnsafeValueError, UnsupportedFormatError
 from holdfast.format.dtypes import DTYPES
+from holdfast.state import strides
+from holdfast.state.strides import extent
 from holdfast.types import TensorSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -72,10 +74,9 @@ class ArrayTarget:
         """See `holdfast.state.overlap.Live`, as for all that follow."""
         if not self._array.size:
             return None
-        reaches = [(size - 1) * stride for size, stride in zip(self._array.shape, self._array.strides, strict=True)]
         begin = self._array.ctypes.data
-        first, last = sum(min(0, one) for one in reaches), sum(max(0, one) for one in reaches)
-        return begin + first, begin + last + self._array.itemsize
+        lowest, highest = extent(self._array.shape, self._array.strides)
+        return begin + lowest, begin + highest + self._array.itemsize
 
     def identity(self) -> Hashable:
         known = _identity(self._array, spec_of(self._array, ""))
@@ -135,15 +136,8 @@ def spec_of(array: Array, path: str) -> TensorSpec:
 
 
 def may_repeat(array: Array) -> bool:
-    """Whether one place in memory may be several elements. Sure of it only if it is not."""
-    if array.flags.c_contiguous or not array.size:
-        return False
-    behind = array.itemsize
-    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
-        if size > 1 and stride < behind:
-            return True
-        behind += (size - 1) * stride
-    return False
+    """See `holdfast.state.strides.may_repeat`."""
+    return not array.flags.c_contiguous and strides.may_repeat(array.shape, array.strides, array.itemsize)
 
 
 def empty(spec: TensorSpec, path: str) -> Array:

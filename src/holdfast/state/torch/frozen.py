@@ -8,6 +8,7 @@ from collections.abc import Hashable
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from holdfast.state.strides import extent
 from holdfast.state.torch.step_hook import StepHook
 
 _PLACES = 8
@@ -47,16 +48,16 @@ def seen(parameter: torch.Tensor, tensor: torch.Tensor) -> Hashable:
 
 def _probed(tensor: torch.Tensor) -> bytes:
     """Some bytes of the memory between the first element and the last."""
-    span = tensor.element_size() * (1 + sum(map(reach, tensor.shape, tensor.stride()))) if tensor.numel() else 0
+    span = span_of(tensor) if tensor.numel() else 0
     size = min(_BYTES, span)
     step = max((span - size) // (_PLACES - 1), 1)
     start = tensor.data_ptr()
     return b"".join([ctypes.string_at(start + at, size) for at in range(0, span - size + 1, step)]) if span else b""
 
 
-def reach(size: int, stride: int) -> int:
-    """How many elements of memory the last index of an axis is away from the first."""
-    return (size - 1) * stride
+def span_of(tensor: torch.Tensor) -> int:
+    """The bytes from the first element, of one that has elements, to behind the last."""
+    return tensor.element_size() * (1 + extent(tensor.shape, tensor.stride())[1])
 
 
 class _Steps:

@@ -11,9 +11,10 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from holdfast.errors import UnsafeValueError, UnsupportedFormatError
 from holdfast.format.dtypes import DTYPES
+from holdfast.state import strides
 from holdfast.state.torch import device_memory
 from holdfast.state.torch.device_memory import DeviceMemory
-from holdfast.state.torch.frozen import is_frozen, reach, seen
+from holdfast.state.torch.frozen import is_frozen, seen, span_of
 from holdfast.types import TensorSpec
 
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
@@ -120,7 +121,7 @@ class TensorTarget:
         begin = self._tensor.data_ptr()
         if self._tensor.is_contiguous():
             return begin, begin + self._tensor.nbytes
-        return begin, begin + _extent(self._tensor)
+        return begin, begin + span_of(self._tensor)
 
     def identity(self) -> Hashable:
         return _identity(self._tensor, spec_of(self._tensor, ""))
@@ -277,20 +278,8 @@ def _is_straight(tensor: torch.Tensor) -> bool:
 
 
 def may_repeat(tensor: torch.Tensor) -> bool:
-    """Whether one place in memory may be several elements, as in what was expanded. Sure of it only if it is not."""
-    if tensor.is_contiguous():
-        return False
-    behind = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1 and stride < behind:
-            return tensor.numel() > 0
-        behind += reach(size, stride)
-    return False
-
-
-def _extent(tensor: torch.Tensor) -> int:
-    """The bytes from the first element to behind the last."""
-    return tensor.element_size() * (1 + sum(map(reach, tensor.shape, tensor.stride())))
+    """See `holdfast.state.strides.may_repeat`."""
+    return not tensor.is_contiguous() and strides.may_repeat(tensor.shape, tensor.stride())
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
