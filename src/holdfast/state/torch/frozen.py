@@ -78,6 +78,8 @@ class _Steps:
 
     def _count(self, optimizer: torch.optim.Optimizer) -> None:
         """A gradient may come only in the closure that the step is given, so one that could come counts too."""
+        if not self._counts:
+            return  # nothing is frozen: this is asked before each step of each optimizer
         for group in optimizer.param_groups:
             for one in group["params"]:
                 self._add(id(one), one)
