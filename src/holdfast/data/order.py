@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import blake3
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from holdfast.data.keys import hashes, number
 from holdfast.data.permutation import Indices, Permutation
@@ -91,22 +91,23 @@ class Drawn:
         if not isinstance(sampler, Sized):
             raise UsageError(f"{type(sampler).__qualname__} has no length: expected a sampler whose len() is known.")
         self.length, self._sampler, self._seed = len(sampler), sampler, seed
-        self._drawn: tuple[int, NDArray[np.int64]] | None = None
+        self._drawn: tuple[int, Indices, str] | None = None
 
     def at(self, epoch: int, positions: Indices) -> Indices:
-        return self._indices(epoch)[positions]
+        return self._of_epoch(epoch)[0][positions]
 
     def identity(self, epoch: int) -> Identity:
-        kind, samples = type(self._sampler).__qualname__, self._indices(epoch)
-        digest = blake3.blake3(samples.astype("<i8").tobytes()).hexdigest(length=8)
+        kind, (_, digest) = type(self._sampler).__qualname__, self._of_epoch(epoch)
         return {"order": kind, "length": self.length, "seed": self._seed, f"samples of epoch {epoch}": digest}
 
-    def _indices(self, epoch: int) -> NDArray[np.int64]:
+    def _of_epoch(self, epoch: int) -> tuple[Indices, str]:
+        """The samples, and their digest, which each save asks for."""
         if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, self._draw(epoch)
-        return self._drawn[1]
+            samples = self._draw(epoch)
+            self._drawn = epoch, samples, blake3.blake3(samples.astype("<i8").tobytes()).hexdigest(length=8)
+        return self._drawn[1:]
 
-    def _draw(self, epoch: int) -> NDArray[np.int64]:
+    def _draw(self, epoch: int) -> Indices:
         from holdfast.data.seeding import seeded
 
         set_epoch: Any = getattr(self._sampler, "set_epoch", None)

@@ -60,7 +60,8 @@ def _seeds(purpose: str, seed: int, epoch: int, samples: list[int]) -> Iterator[
     From the same number, those of Python and NumPy would draw the same.
     """
     starts = words(key(f"holdfast.data {purpose} 1", seed, epoch, size=24))
-    python, numpy, cpu = (hashes(start, np.array(samples, np.int64)).tolist() for start in starts)
+    numbers = np.array(samples, np.int64)
+    python, numpy, cpu = (hashes(start, numbers).tolist() for start in starts)
     return zip(python, numpy, cpu, strict=True)
 
 
