@@ -120,9 +120,9 @@ class Sampler:
         """Samples that all ranks together consume at a time."""
         return self._division.step
 
-    def batches_left(self, batches: int = 0) -> int:
-        """How many batches the pass has behind its first ``batches``."""
-        return max(self._division.count(self._pass[1], self._order.length) - batches, 0)
+    def batches_left(self) -> int:
+        """How many batches the pass has, from its beginning on."""
+        return self._division.count(self._pass[1], self._order.length)
 
     def consumed(self, batches: int) -> int:
         """How many samples of the epoch the whole job has consumed when so many batches of the pass are done."""

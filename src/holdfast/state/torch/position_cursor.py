@@ -19,7 +19,7 @@ class Seekable(Protocol):
     def step(self) -> int: ...
     def begin(self) -> None: ...
     def seek(self, *, epoch: int, samples: int = 0) -> None: ...
-    def batches_left(self, batches: int = 0) -> int: ...
+    def batches_left(self) -> int: ...
     def state_dict(self, batches: int | None = None) -> dict[str, Any]: ...
     def state_ahead(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -34,43 +34,34 @@ class PositionCursor(MapCursor):
     kind = "position"
     ends_whole = True
 
-    @property
-    def sampler(self) -> Any:
-        """The one that is sought."""
-        return self.tap.sampler
-
-    @property
-    def stateful(self) -> Any:
-        return self.sampler
-
     def open(self, stored: CursorState | None, *, exact: bool, tick: Ticker) -> None:
         if stored is not None:
             self.check_kind(stored)
             self._seek(stored.position, exact)
-            self.regrouped = stored.position.get("step") != self.sampler.step
+            self.regrouped = stored.position.get("step") != self.stateful.step
         self.note_start(stored)
         self._first = stored.consumed if stored is not None else 0
         self.tap.replay = Replay(first=self._first, digests=stored.digests if stored is not None else {})
         self.begin()
         if self._first:
-            self.sampler.begin()  # of loaders in step, one that is at its end may not be asked again
-        self.length = self._first + self.sampler.batches_left()
+            self.stateful.begin()  # of loaders in step, one that is at its end may not be asked again
+        self.length = self._first + self.stateful.batches_left()
 
     def _seek(self, position: Any, exact: bool) -> None:
         if exact:
-            self.sampler.load_state_dict(position)
+            self.stateful.load_state_dict(position)
         else:
-            self.sampler.seek(epoch=int(position["epoch"]), samples=int(position["samples"]))
+            self.stateful.seek(epoch=int(position["epoch"]), samples=int(position["samples"]))
 
     def wake(self, state: Any) -> None:
-        self.sampler.load_state_dict(state)
+        self.stateful.load_state_dict(state)
 
     def told(self) -> Any:
-        return self.sampler.state_ahead()
+        return self.stateful.state_ahead()
 
     def state(self) -> CursorState:
         consumed, digest = self.marked
-        position = self.sampler.state_dict(consumed - self._first)
+        position = self.stateful.state_dict(consumed - self._first)
         return msgspec.structs.replace(
             super().state(), position=position, digests={consumed: digest} if consumed else {}
         )
