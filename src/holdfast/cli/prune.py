@@ -51,21 +51,20 @@ def prune(
     """Delete the checkpoints that no --keep phrase keeps. The one a resume continues from and pinned ones stay."""
     from holdfast.cli.output import console, print_all, print_json
     from holdfast.cli.survey import survey
-    from holdfast.engine.sharing import bodies, on_disk
+    from holdfast.engine.sharing import on_disk
 
     if not keep and not abandoned:
         raise UsageError('prune needs to know what stays: --keep "last 3", for example; or what goes: --abandoned.')
     found = survey(arguments.run_folder(run))
     verdicts = _plan(found, keep or [], abandoned)
     _warn_of_last_copies(found.storage, [name for name, one in verdicts.items() if not one.kept])
-    files = bodies(found.storage, found.entries)
     if not dry_run:
         verdicts = {name: one if one.kept else _deleted(found.storage, name, one) for name, one in verdicts.items()}
     if as_json:
         print_json([{"name": name, "kept": one.kept, "reason": one.reason} for name, one in verdicts.items()])
     else:
         staying = [one for one in found.entries if not verdicts[one.name].deleted]
-        freed = found.on_disk - on_disk(files, staying)
+        freed = found.on_disk - on_disk(found.files, staying)
         print_all(console(), *_page(verdicts, freed, len(found.broken), dry_run))
 
 

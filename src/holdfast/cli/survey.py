@@ -11,7 +11,7 @@ from holdfast.engine.catalog import Broken, Catalog, Entry, shard_files
 from holdfast.engine.lineage import find_abandoned, find_damaged, find_foreign, find_futile, resume_order
 from holdfast.engine.pins import pinned
 from holdfast.engine.run_folder import AttemptRecord, read_attempts, read_folders
-from holdfast.engine.sharing import Shared, bodies, on_disk, shared
+from holdfast.engine.sharing import Body, Shared, bodies, on_disk, shared
 from holdfast.errors import HoldfastError
 from holdfast.storage.local import LocalStorage
 
@@ -31,8 +31,8 @@ class Survey:
     ``abandoned`` ones were left behind by a rollback, ``foreign`` ones are of another run, ``damaged`` ones were found
     to be corrupt by a resume, ``futile`` ones were saved on an error that came again after one. ``resume`` is the name
     of the one that the next attempt continues from, if its bytes verify then; where that is in another folder of the
-    run, it is ``elsewhere``. ``shared`` tells which files are the same as those of which other checkpoints; so all of
-    them take up ``on_disk`` bytes, which may be less than the sum of their sizes.
+    run, it is ``elsewhere``. ``files`` are those of the entries, and ``shared`` tells which are the same as those of
+    which other checkpoints; so all of them take up ``on_disk`` bytes, which may be less than the sum of their sizes.
     """
 
     storage: LocalStorage
@@ -46,6 +46,7 @@ class Survey:
     pinned: frozenset[str]
     resume: str | None
     elsewhere: Elsewhere | None = None
+    files: Sequence[Body] = ()
     shared: Shared = field(default_factory=dict)
     on_disk: int = 0
 
@@ -80,7 +81,7 @@ def survey(storage: LocalStorage) -> Survey:
         damaged=find_damaged(storage, attempts),
         futile=futile, pinned=pinned(storage), resume=name if here else None,
         elsewhere=Elsewhere(name, place.root) if place is not None and not here else None,
-        shared=shared(files), on_disk=on_disk(files, listing.entries),
+        files=files, shared=shared(files), on_disk=on_disk(files, listing.entries),
     )  # fmt: skip
 
 
