@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from holdfast.engine.catalog import Entry, shard_files
@@ -92,14 +93,24 @@ def _check_whole(storage: Storage, path: str, record: FileRecord, advance: Advan
 
 def _check_header(storage: Storage, path: str, record: FileRecord, expected: Mapping[str, StoredTensor]) -> None:
     """The file opens as what the manifest says it is, also for those who read it without the manifest."""
-    try:
-        length = header_size(_read(storage, path, PREFIX_SIZE), record.size)
-        found = parse_header(_read(storage, path, length), record.size)
-    except CorruptError as error:
-        raise error if str(error).startswith(path) else CorruptError(f"{path}: {error}") from error
+    prefix = _read(storage, path, PREFIX_SIZE)
+    with _in_words_of(path):
+        length = header_size(prefix, record.size)
+    header = _read(storage, path, length)
+    with _in_words_of(path):
+        found = parse_header(header, record.size)
     for name, wanted in expected.items():
         if found.get(name) != wanted:
             raise CorruptError(f"{path}: its header says {found.get(name)} of {name!r}, not {wanted}. {DAMAGED}")
+
+
+@contextlib.contextmanager
+def _in_words_of(path: str) -> Iterator[None]:
+    """What is wrong with bytes that were read names the file that they are from."""
+    try:
+        yield
+    except CorruptError as error:
+        raise CorruptError(f"{path}: {error}") from error
 
 
 def _read(storage: Storage, path: str, length: int) -> bytes:
